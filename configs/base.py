@@ -1,0 +1,158 @@
+"""The complete configuration: every field there is, with its default and its meaning.
+
+    lcx train --config=configs/base.py --workdir=runs/base
+    lcx train --config=configs/base.py:smoke --workdir=runs/smoke    # the same in seconds
+
+Trains a 1.9 M parameter byte model on the running Python's standard library at 128 bytes.
+Other configs call ``get_config`` here and change a few fields. A field at None means "the default of
+whatever reads it", which the comment names.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    """``arg`` is what follows the colon in ``--config=FILE:arg``: '' or 'smoke'."""
+    config = ConfigDict()
+    config.seed = 0  # of parameters, data order and evaluation windows
+    config.init_from = config_dict.placeholder(str)  # a workdir whose newest checkpoint gives the parameters
+
+    config.data = data = ConfigDict()
+    data.source = 'stdlib'  # stdlib | text | tfds:NAME (NAME may be name/config:version)
+    data.files = ()  # source 'text': files or globs, UTF-8
+    data.text_feature = 'text'  # source 'tfds:NAME': the feature that holds the document
+    data.directory = '~/.cache/lcx/data'  # where prepared data sets live
+    data.tokenizer = 'bytes'  # bytes
+    data.packing = (
+        'concat'  # concat: documents joined, then cut | first_fit: whole pieces | pad: one piece a row
+    )
+    data.validation_percent = 5  # share of the documents (never of positions) kept for validation
+
+    config.model = model = ConfigDict()
+    model.preset = 'tiny'  # tiny | small | smollm2_135m | llama_1b | llama_8b: gives every size left at None
+    model.vocab = config_dict.placeholder(int)  # default: the tokenizer's
+    model.width = config_dict.placeholder(int)  # D
+    model.layers = config_dict.placeholder(int)  # L, a multiple of the pattern's length
+    model.heads = config_dict.placeholder(int)  # N
+    model.kv_heads = config_dict.placeholder(int)  # K, a divisor of heads
+    model.head_dim = config_dict.placeholder(int)  # H
+    model.hidden = config_dict.placeholder(int)  # F
+    model.tie_embeddings = config_dict.placeholder(bool)  # one table for embedding and output
+    model.qk_norm = False  # RMSNorm of queries and keys per head
+    model.norm_eps = 1e-5
+    model.softcap = config_dict.placeholder(float)  # logits of the output become cap * tanh(x / cap)
+    model.dtype = 'float32'  # of activations: float32 | bfloat16; parameters are always float32
+    model.remat = 'none'  # what the backward pass recomputes: none | dots (keep matmul results) | full
+    # Every layer is of a kind; the pattern of kinds repeats. A kind's position None means model.position.
+    model.pattern = ('global',)
+    model.kinds = ConfigDict(
+        {
+            'global': {
+                'mixer': 'attention',
+                'attention': 'blockwise',  # dense | blockwise
+                'rule': ({'name': 'causal'},),  # all of: causal, window, sinks, prefix, same_segment
+                'position': config_dict.placeholder(object),
+            },
+        }
+    )
+    model.position = position()
+
+    config.loss = ConfigDict()
+    config.loss.z_loss = 0.0  # weight of the squared log-normaliser
+    config.loss.chunk = 1024  # tokens whose logits exist at one time
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.name = 'adamw'
+    optimizer.learning_rate = 3e-3  # the peak
+    optimizer.beta1 = 0.9
+    optimizer.beta2 = 0.95
+    optimizer.weight_decay = 0.1  # of matrices; never of norms
+    optimizer.clip = 1.0  # global norm of the gradient
+    optimizer.schedule = 'cosine'  # cosine | constant | wsd (warm-up, stable, decay), per stage
+    optimizer.warmup = 0.05  # share of the stage's steps
+    optimizer.decay = 0.2  # schedule 'wsd': share of the stage's steps at its end
+    optimizer.final = 0.1  # share of the peak at the end of the stage
+    optimizer.accumulate = 1  # gradient steps a batch is split into
+
+    config.stages = (stage(steps=2000, length=128, batch=64),)
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.run = ('perplexity', 'passkey')
+    evaluation.every = config_dict.placeholder(int)  # steps between evaluations; default: at the end only
+    evaluation.lengths = (128, 256, 512, 1024, 2048)
+    evaluation.windows = 32  # texts scored at every length
+    evaluation.last = 64  # the tokens at the end of each window that count for "last" scores
+    evaluation.tokens = 16384  # tokens scored at one time: bounds the memory
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 500  # steps
+    config.checkpoint.keep = 2  # newest checkpoints kept
+
+    config.log = ConfigDict()
+    config.log.every = 50  # steps between rows of metrics.jsonl
+    config.log.tensorboard = True
+
+    config.label = ''  # name of this run in reports; default: the position method
+    return smoke(config) if check(arg) == 'smoke' else config
+
+
+def position(name: str = 'rope', **options) -> ConfigDict:
+    """The position method and its numbers; None is the method's own default, other methods' fields must stay None."""
+    config = ConfigDict()
+    config.name = name  # none | rope | pi | ntk | dynamic_ntk | yarn
+    config.theta = config_dict.placeholder(float)  # RoPE base; default 10000
+    config.factor = config_dict.placeholder(
+        float
+    )  # extension; default: length in use / original_length, at least 1
+    config.original_length = config_dict.placeholder(
+        int
+    )  # default: the length the parameters were trained at
+    config.beta_fast = config_dict.placeholder(
+        float
+    )  # yarn: rotations above which a dimension is kept; default 32
+    config.beta_slow = config_dict.placeholder(
+        float
+    )  # yarn: rotations below which it is interpolated; default 1
+    config.attention_factor = config_dict.placeholder(float)  # yarn: default 0.1 ln(factor) + 1
+    config.mscale = config_dict.placeholder(float)  # yarn, DeepSeek's spelling of the attention factor
+    config.mscale_all_dim = config_dict.placeholder(float)
+    config.truncate = config_dict.placeholder(
+        bool
+    )  # yarn: round the ramp's ends to whole dimensions; default True
+    config.interleaved = config_dict.placeholder(bool)  # pairs are neighbours, not halves; default False
+    config.update(options)
+    return config
+
+
+def stage(steps: int, length: int, batch: int, **overrides) -> ConfigDict:
+    """One stage of training: steps at one length, batch and position method, compiled once."""
+    config = ConfigDict()
+    config.steps = steps
+    config.length = length  # T, tokens
+    config.batch = batch  # B, windows
+    config.learning_rate = config_dict.placeholder(float)  # default: optimizer.learning_rate
+    config.position = ConfigDict()  # fields of model.position that differ in this stage
+    config.update(overrides)
+    return config
+
+
+def check(arg: str) -> str:
+    """The argument itself, if configs know it."""
+    if arg not in ('', 'smoke'):
+        raise ValueError(f'config argument {arg!r} is unknown; the choices are: smoke (a run of seconds).')
+    return arg
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """The same experiment in seconds on a CPU: tiny sizes, few steps, short windows."""
+    config.model.update(
+        width=32, layers=2 * len(config.model.pattern), heads=2, kv_heads=1, head_dim=16, hidden=64
+    )
+    config.stages = tuple(
+        stage(**{**s.to_dict(), 'steps': 4, 'length': 64 * 2 ** min(i, 1), 'batch': 2})
+        for i, s in enumerate(config.stages)
+    )
+    config.eval.update(lengths=(128, 256), windows=2, last=16)
+    config.checkpoint.every = 2
+    config.log.every = 1
+    return config

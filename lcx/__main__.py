@@ -1,0 +1,5 @@
+"""``python -m lcx VERB`` is ``lcx VERB``."""
+
+from lcx.launch.cli import main
+
+main()

@@ -1,0 +1,55 @@
+"""Attention by its definition: the whole 'B N T S' score matrix in fp32. The reference for every other file here.
+
+Memory grows with T * S. Use it to test, and for sequences so short that blocks are pointless.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from lcx.attention import api, online
+from lcx.attention.masks import Rule, visible
+from lcx.types import Array, Float, Where
+
+
+def attend(
+    q: Float[Array, 'B T N H'],
+    k: Float[Array, 'B S K H'],
+    v: Float[Array, 'B S K H'],
+    where: Where,
+    rule: Rule,
+    bias: api.Bias | None = None,
+    *,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sink_logits: Float[Array, ' N'] | None = None,
+) -> Float[Array, 'B T N H']:
+    """See :mod:`lcx.attention.api`."""
+    api.check(q, k, v, where, rule, sink_logits)
+    (b, t, n, h), (s, kv) = q.shape, k.shape[1:3]
+    q = api.hide_padding(q, where.q_seg)
+    k, v = (api.hide_padding(x, where.k_seg) for x in (k, v))
+    grouped = q.reshape(b, t, kv, n // kv, h)
+    scores = jnp.einsum('BTKGH,BSKH->BKGTS', grouped, k, preferred_element_type=jnp.float32)
+    scores = scores.reshape(b, n, t, s) * (h**-0.5 if scale is None else scale)
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    if bias is not None:
+        block = bias(where)
+        api.check_block('bias', block, b, n, t, s)
+        scores = scores + block.astype(jnp.float32)
+    seen = visible(rule, where)
+    api.check_block('rule', seen, b, n, t, s)
+    scores = jnp.where(seen, scores, online.HIDDEN)
+    top = jax.lax.stop_gradient(jnp.maximum(jnp.max(scores, axis=-1), online.FLOOR))
+    weights = jnp.exp(scores - top[..., None])
+    den = jnp.sum(weights, axis=-1)
+    weights = weights.reshape(b, kv, n // kv, t, s).astype(v.dtype)
+    acc = jnp.einsum('BKGTS,BSKH->BKGTH', weights, v, preferred_element_type=jnp.float32).reshape(b, n, t, h)
+    out, _ = online.finish(
+        online.Partial(acc, top, den),
+        None if sink_logits is None else sink_logits.astype(jnp.float32)[:, None],
+    )
+    out = jnp.where((where.q_seg != api.PADDING)[:, None, :, None], out, 0)  # also where only a sink was seen
+    return out.transpose(0, 2, 1, 3).astype(q.dtype)

@@ -1,0 +1,201 @@
+"""Rules: which query may read which key, as a function of positions and segments, one block at a time.
+
+A rule never sees an index, only the numbers in :class:`~lcx.types.Where`, so the same rule serves packed,
+permuted, cached and sharded tokens. Rules combine: ``both(causal, same_segment)`` is a packed decoder,
+``both(causal, either(window(1024), sinks(4)))`` is StreamingLLM. Constructors are cached, so equal rules
+are one object and compile once.
+
+Padding is not a rule: every implementation hides keys of segment 0 and returns zeros for queries of segment 0.
+
+The pictures show queries 0..5 downwards and keys 0..5 to the right, 1 = may read.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from lcx import config
+from lcx.types import PADDING, Array, Bool, Int, Where
+
+
+class Bounds(NamedTuple):
+    """Smallest and largest position and segment among the real tokens of blocks of queries and keys.
+
+    Fields broadcast against each other; blocks of padding have ``min > max``.
+    """
+
+    q_min: Array
+    q_max: Array
+    k_min: Array
+    k_max: Array
+    q_seg_min: Array
+    q_seg_max: Array
+    k_seg_min: Array
+    k_seg_max: Array
+
+
+class Rule(NamedTuple):
+    """Who may read whom.
+
+    ``allow`` gives the exact answer inside one block. ``maybe`` says from the block's bounds alone whether it
+    may hold any allowed pair; it may say yes wrongly, never no: kernels skip a block when it says no.
+    """
+
+    allow: Callable[[Where], Bool[Array, 'B 1|N T S']]
+    maybe: Callable[[Bounds], Array]
+
+
+def _pairs(q: Int[Array, 'B T'], k: Int[Array, 'B S']) -> tuple[Array, Array]:
+    """Shapes that broadcast to 'B 1 T S'."""
+    return q[:, None, :, None], k[:, None, None, :]
+
+
+def _causal(where: Where) -> Array:
+    q, k = _pairs(where.q_pos, where.k_pos)
+    return q >= k
+
+
+causal = Rule(_causal, lambda b: b.q_max >= b.k_min)
+"""Keys at or before the query.
+
+    1 0 0 0 0 0
+    1 1 0 0 0 0
+    1 1 1 0 0 0
+    1 1 1 1 0 0
+    1 1 1 1 1 0
+    1 1 1 1 1 1
+"""
+
+everything = Rule(lambda w: jnp.ones((1, 1, 1, 1), bool), lambda b: b.q_max >= b.q_min)
+"""No restriction: an encoder, or cross-attention."""
+
+
+def _same_segment(where: Where) -> Array:
+    q, k = _pairs(where.q_seg, where.k_seg)
+    return q == k
+
+
+same_segment = Rule(_same_segment, lambda b: (b.q_seg_max >= b.k_seg_min) & (b.k_seg_max >= b.q_seg_min))
+"""Keys of the query's own document. Segments 1 1 1 2 2 2:
+
+    1 1 1 0 0 0
+    1 1 1 0 0 0
+    1 1 1 0 0 0
+    0 0 0 1 1 1
+    0 0 0 1 1 1
+    0 0 0 1 1 1
+"""
+
+
+@functools.cache
+def window(size: int) -> Rule:
+    """Keys less than ``size`` positions away, on either side; add ``causal`` for a decoder.
+
+    ``both(causal, window(3))`` (Longformer, arXiv 2004.05150; Mistral's sliding window):
+
+        1 0 0 0 0 0
+        1 1 0 0 0 0
+        1 1 1 0 0 0
+        0 1 1 1 0 0
+        0 0 1 1 1 0
+        0 0 0 1 1 1
+    """
+    _at_least_one('size', size)
+
+    def allow(where: Where) -> Array:
+        q, k = _pairs(where.q_pos, where.k_pos)
+        return jnp.abs(q - k) < size
+
+    return Rule(allow, lambda b: (b.k_max > b.q_min - size) & (b.k_min < b.q_max + size))
+
+
+@functools.cache
+def sinks(count: int) -> Rule:
+    """The first ``count`` positions (attention sinks, StreamingLLM, arXiv 2309.17453).
+
+    ``both(causal, either(window(2), sinks(1)))``:
+
+        1 0 0 0 0 0
+        1 1 0 0 0 0
+        1 1 1 0 0 0
+        1 0 1 1 0 0
+        1 0 0 1 1 0
+        1 0 0 0 1 1
+    """
+    _at_least_one('count', count)
+
+    def allow(where: Where) -> Array:
+        return (where.k_pos < count)[:, None, None, :]
+
+    return Rule(allow, lambda b: b.k_min < count)
+
+
+@functools.cache
+def prefix(length: int) -> Rule:
+    """Prefix language model: causal, and everybody reads the first ``length`` positions. ``prefix(3)``:
+
+    1 1 1 0 0 0
+    1 1 1 0 0 0
+    1 1 1 0 0 0
+    1 1 1 1 0 0
+    1 1 1 1 1 0
+    1 1 1 1 1 1
+    """
+    return either(causal, sinks(length))
+
+
+@functools.cache
+def both(*rules: Rule) -> Rule:
+    """Pairs that every one of ``rules`` allows; of no rule: everything."""
+    return _combine(rules, jnp.logical_and) if rules else everything
+
+
+@functools.cache
+def either(*rules: Rule) -> Rule:
+    """Pairs that any one of ``rules`` allows."""
+    if not rules:
+        raise config.ConfigError('rules: either() needs at least one rule.')
+    return _combine(rules, jnp.logical_or)
+
+
+def _combine(rules: tuple[Rule, ...], join: Callable) -> Rule:
+    if len(rules) == 1:
+        return rules[0]
+    return Rule(
+        lambda where: functools.reduce(join, [r.allow(where) for r in rules]),
+        lambda bounds: functools.reduce(join, [r.maybe(bounds) for r in rules]),
+    )
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise config.ConfigError(f'{name}: {value} must be at least 1.')
+
+
+def _either_of(*, rules: tuple) -> Rule:
+    return either(*(from_options(r) for r in rules))
+
+
+RULES = {
+    'causal': lambda: causal,
+    'window': window,
+    'sinks': sinks,
+    'prefix': prefix,
+    'same_segment': lambda: same_segment,
+    'either': _either_of,
+}
+
+
+def from_options(options: Mapping, path: str = 'rule') -> Rule:
+    """The rule that ``{'name': ..., **numbers}`` describes; ``{'name': 'either', 'rules': (...)}`` nests."""
+    return config.make(RULES, options, path)
+
+
+def visible(rule: Rule, where: Where) -> Bool[Array, 'B 1|N T S']:
+    """The rule inside one block, with padding hidden on both sides."""
+    q, k = _pairs(where.q_seg, where.k_seg)
+    return rule.allow(where) & (q != PADDING) & (k != PADDING)

@@ -1,0 +1,14 @@
+"""From documents to batches.
+
+config      DataConfig: the checked form of ``config.data``
+files       where the documents of 'stdlib' and 'text' lie on disk
+builder     those documents as a prepared TFDS data set (array_record)
+catalogue   'tfds:NAME': any other TFDS data set
+sources     one door to all of them: open_documents
+tokenizers  text to ids and back
+tokens      a data set's token ids, memory-mapped: open_tokens
+packing     documents to rows of one length
+pipeline    rows to shuffled, resumable batches
+windows     the ends of long documents, for evaluation
+describe    what a data set holds: sizes and a length histogram
+"""

@@ -1,0 +1,51 @@
+"""The checked form of ``config.data``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from lcx.data.files import LISTINGS
+from lcx.data.packing import PACKINGS
+from lcx.data.tokenizers import TOKENIZERS
+from lcx.errors import ConfigError, unknown
+
+TFDS = 'tfds:'  # prefix of the sources that are TFDS data sets
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which documents, tokens and rows. The fields are those of ``configs/base.py``, which explains them.
+
+    Raises:
+      ConfigError: an unknown source, tokenizer or packing, files that are missing or that nobody would read,
+        or a share for validation outside 1 to 50 percent. The message begins with the field's name.
+    """
+
+    source: str
+    files: tuple[str, ...]
+    text_feature: str
+    directory: str
+    tokenizer: str
+    packing: str
+    validation_percent: int
+
+    def __post_init__(self):
+        if self.source not in LISTINGS and not (self.source.startswith(TFDS) and self.source != TFDS):
+            raise ConfigError(unknown('source', self.source, [*LISTINGS, f'{TFDS}NAME']))
+        if self.source == 'text' and not self.files:
+            raise ConfigError("files: empty; source 'text' reads the files or globs given here.")
+        if self.source != 'text' and self.files:
+            raise ConfigError(
+                f"files: {self.files!r} would not be read; set source to 'text', not {self.source!r}."
+            )
+        for field, choices in (('tokenizer', TOKENIZERS), ('packing', PACKINGS)):
+            if getattr(self, field) not in choices:
+                raise ConfigError(unknown(field, getattr(self, field), choices))
+        if not 1 <= self.validation_percent <= 50:
+            raise ConfigError(f'validation_percent: {self.validation_percent} is not between 1 and 50.')
+
+    @property
+    def root(self) -> Path:
+        """``directory`` as a path, with the home directory spelled out."""
+        return Path(self.directory).expanduser()

@@ -1,0 +1,98 @@
+"""What an evaluator is given, and how texts are scored within a bound on memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from lcx import config
+from lcx.data.tokenizers import Tokenizer
+from lcx.data.tokens import Tokens
+from lcx.errors import ConfigError
+from lcx.models import Scores
+from lcx.types import PADDING, Batch, Row, Tree
+
+# (params, batch) -> Scores as numpy 'B T'. Compiled once per length.
+Apply = Callable[[Tree, Batch], Scores]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """The fields of ``config.eval``, which configs/base.py explains."""
+
+    run: tuple[str, ...]
+    every: int | None
+    lengths: tuple[int, ...]
+    windows: int
+    last: int
+    tokens: int
+
+    def __post_init__(self) -> None:
+        config.positive(self, 'every', 'windows', 'last', 'tokens')
+        if not self.lengths:
+            raise ConfigError('lengths: () evaluates nothing; give at least one length.')
+        for length in self.lengths:
+            if length < 1 or length & (length - 1):
+                near = 1 << max(0, round(np.log2(max(length, 1))))
+                raise ConfigError(f'lengths: {length} is not a power of two; the nearest is {near}.')
+        if tuple(sorted(set(self.lengths))) != self.lengths:
+            raise ConfigError(f'lengths: {self.lengths} must rise.')
+        if self.last > self.lengths[0]:
+            raise ConfigError(f'last: {self.last} exceeds the shortest of lengths, {self.lengths[0]}.')
+
+
+class Context(NamedTuple):
+    """What evaluators are made from."""
+
+    config: EvalConfig
+    tokens: Tokens  # of the validation split
+    tokenizer: Tokenizer
+    seed: int
+
+
+class Evaluator(Protocol):
+    """Yields flat rows; the caller adds what run, step and model they belong to."""
+
+    name: str
+
+    def run(self, apply: Apply, params: Tree) -> Iterator[Row]: ...
+
+
+def whole_rows(ids: np.ndarray) -> Batch:
+    """Rows of T + 1 ids, one document each, as a batch in which every target counts."""
+    batch, length = ids.shape[0], ids.shape[1] - 1
+    return Batch(
+        tokens=ids[:, :-1],
+        targets=ids[:, 1:],
+        weights=np.ones((batch, length), np.float32),
+        positions=np.tile(np.arange(length, dtype=np.int32), (batch, 1)),
+        segments=np.ones((batch, length), np.int32),
+        ids=np.arange(batch, dtype=np.int32),
+    )
+
+
+def scored(apply: Apply, params: Tree, batch: Batch, tokens: int) -> Scores:
+    """Scores of all rows, at most about ``tokens`` tokens at a time; the last part is filled up with padding rows,
+    so that one length compiles once."""
+    count, length = batch.tokens.shape
+    size = max(1, min(count, tokens // length))
+    parts = []
+    for start in range(0, count, size):
+        part = Batch(*(x[start : start + size] for x in batch))
+        missing = size - len(part.tokens)
+        if missing:
+            part = Batch(*(np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) for x in part))
+            assert PADDING == 0
+        scores = apply(params, part)
+        parts.append([np.asarray(x)[: size - missing] for x in scores])
+    return Scores(*(np.concatenate(x) for x in zip(*parts)))
+
+
+def mean(values: np.ndarray) -> tuple[float, float]:
+    """The mean over independent samples and its standard error (0 for a single sample)."""
+    values = np.asarray(values, np.float64)
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    return float(values.mean()), float(error)

@@ -1,0 +1,79 @@
+"""Runs evaluators on parameters and appends their rows to a workdir's results.jsonl."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lcx.data.tokenizers import TOKENIZERS
+from lcx.data.tokens import open_tokens
+from lcx.eval import EVALUATORS, Context
+from lcx.launch.experiment import ExperimentConfig
+from lcx.models import ModelConfig, score
+from lcx.train.metrics import JsonlWriter
+from lcx.types import Tree
+
+Evaluate = Callable[[Tree, ModelConfig, int], None]
+
+
+def make_evaluate(config: ExperimentConfig, workdir: Path, console: Any) -> Evaluate:
+    """``evaluate(params, model, step)``: all of ``config.eval.run``, each row written as soon as it is known.
+
+    Windows and prompts are drawn here, so that missing data ends a run before it trains.
+    """
+    context = Context(
+        config.eval, open_tokens(config.data, 'validation'), TOKENIZERS[config.data.tokenizer](), config.seed
+    )
+    evaluators = [EVALUATORS[name](context) for name in config.eval.run]
+
+    @functools.cache
+    def apply_of(model: ModelConfig) -> Callable:
+        return jax.jit(functools.partial(score, model, chunk=config.loss.chunk))
+
+    def evaluate(params: Tree, model: ModelConfig, step: int) -> None:
+        common = {
+            'label': config.label or model.position['name'],
+            'run': workdir.name,
+            'seed': config.seed,
+            'step': step,
+            'split': 'validation',
+            'trained_length': model.trained_length,
+            'position': model.position['name'],
+        }
+        with JsonlWriter(workdir / 'results.jsonl') as results:
+            for evaluator in evaluators:
+                since = time.monotonic()
+                for row in evaluator.run(apply_of(model), params):
+                    now = time.monotonic()
+                    row = {**common, 'factor': factor(model, row['length']), **row, 'seconds': now - since}
+                    since = now
+                    results.write({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})
+                    console.print(f'  {line(row)}', highlight=False, soft_wrap=True)
+
+    return evaluate
+
+
+def factor(model: ModelConfig, length: int) -> float:
+    """The extension factor in use at ``length``, for the record."""
+    entry = model.trained_at(length).position
+    return float(entry.get('factor') or 1.0)
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row for a person: the evaluator, the length and the numbers with their errors."""
+    numbers = []
+    for name, value in row.items():
+        if isinstance(value, float) and f'{name}_stderr' in row:
+            numbers.append(f'{name} {value:.3f} ±{row[f"{name}_stderr"]:.3f}')
+    where = (
+        f'positions {row["bucket_start"]}-{row["bucket_end"]}'
+        if 'bucket_end' in row
+        else f'length {row["length"]}'
+    )
+    return f'{row["label"]}: {row["evaluator"]}, {where}: {", ".join(numbers)} ({row["seconds"]:.1f} s)'

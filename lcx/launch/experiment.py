@@ -1,0 +1,113 @@
+"""From a ConfigDict to checked dataclasses: the edge at which configuration ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lcx import config as configuration
+from lcx.config import Options
+from lcx.data.config import DataConfig
+from lcx.data.tokenizers import TOKENIZERS
+from lcx.errors import ConfigError, unknown
+from lcx.eval import EVALUATORS, EvalConfig
+from lcx.models import PRESETS, ModelConfig
+from lcx.train.config import (
+    CheckpointConfig,
+    LogConfig,
+    LossConfig,
+    OptimizerConfig,
+    StageConfig,
+    TrainConfig,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """All of configs/base.py, checked. ``model`` is the model at the length of the first stage."""
+
+    seed: int
+    init_from: str | None
+    data: DataConfig
+    model: ModelConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    stages: tuple[StageConfig, ...]
+    eval: EvalConfig
+    checkpoint: CheckpointConfig
+    log: LogConfig
+    label: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f'seed: {self.seed} must lie between 0 and 2**32 - 1.')
+        for name in self.eval.run:
+            if name not in EVALUATORS:
+                raise ConfigError(unknown('eval.run', name, EVALUATORS))
+        _ = self.train  # checks the stages against the optimizer
+
+    @property
+    def train(self) -> TrainConfig:
+        """What the training loop reads."""
+        return TrainConfig(self.seed, self.stages, self.loss, self.optimizer, self.checkpoint, self.log)
+
+
+def values_of(config: ConfigDict) -> dict[str, Any]:
+    """The ConfigDict as plain dicts, lists and numbers: what config.json holds."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, (ConfigDict, Mapping)):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    return plain(config)
+
+
+def experiment_config(values: Mapping[str, Any]) -> ExperimentConfig:
+    """Checks all fields. Raises ConfigError naming the first that cannot be."""
+    values = dict(values)
+    stages = values.get('stages') or [{}]
+    tokenizer = values.get('data', {}).get('tokenizer')
+    if tokenizer not in TOKENIZERS:
+        raise ConfigError(unknown('data.tokenizer', tokenizer, TOKENIZERS))
+    trained_length = stages[0].get('length', 1)
+    values['model'] = model_values(values['model'], TOKENIZERS[tokenizer]().vocab, trained_length)
+    return configuration.build(ExperimentConfig, values)
+
+
+def model_values(values: Mapping[str, Any], vocab: int, trained_length: int) -> dict[str, Any]:
+    """The fields of a ModelConfig: the preset's where the config says None, then the tokenizer's vocabulary."""
+    values = {k: v for k, v in values.items() if v is not None}
+    preset = values.pop('preset', None)
+    if preset not in PRESETS:
+        raise ConfigError(unknown('model.preset', preset, PRESETS))
+    merged = {**PRESETS[preset], 'trained_length': trained_length, **values}
+    merged.setdefault('vocab', vocab)
+    own, given = PRESETS[preset].get('position', Options()), Options(values.get('position', {})).set()
+    merged['position'] = {**own, **given} if given.get('name') == own.get('name') else given
+    if merged['vocab'] < vocab:
+        raise ConfigError(f'model.vocab: {merged["vocab"]} is smaller than the tokenizer has ids ({vocab}).')
+    return merged
+
+
+def stage_models(config: ExperimentConfig, start: ModelConfig) -> tuple[ModelConfig, ...]:
+    """The model of every stage: position methods keep the factor that each stage trains with.
+
+    ``start`` is the model whose ``trained_length`` is that of the parameters at hand.
+    """
+    models, model = [], start
+    for i, stage in enumerate(config.stages):
+        changed = stage.position.set()
+        if changed:
+            same = changed.get('name', model.position['name']) == model.position['name']
+            position = Options({**(model.position.set() if same else {}), **changed})
+            try:
+                model = dataclasses.replace(model, position=position)
+            except ConfigError as error:
+                raise ConfigError(f'stages[{i}].{error}') from None
+        model = model.trained_at(stage.length)
+        models.append(model)
+    return tuple(models)

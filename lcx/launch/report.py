@@ -1,0 +1,97 @@
+"""``lcx report DIR...``: the results of many runs as tables and figures.
+
+lcx report runs                     # every run below runs/; writes runs/figures/
+lcx report runs/base runs/yarn --out=experiments/001_extension
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from lcx.errors import ConfigError, StorageError
+from lcx.types import Row
+from lcx.viz import curves, results, tables
+
+
+def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
+    """Adds the verb's flags."""
+    absl_flags.DEFINE_string(
+        'out',
+        None,
+        'Directory of report.md and figures. Default: figures/ inside a single DIR, report/ here for many.',
+        flag_values=flags,
+    )
+
+
+def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
+    """Prints a table of each evaluator and writes them with their figures; ``arguments`` are the directories.
+
+    Raises ConfigError without a directory, DataError without results, StorageError if it cannot write.
+    """
+    if not arguments:
+        raise ConfigError('report: no directory given. Name the workdirs or folders of them: lcx report runs')
+    rows = results.load([Path(a) for a in arguments])
+    comparisons = results.compare(rows)
+    built = [tables.build(c) for c in comparisons]
+    _print(built)
+    for evaluator in _untabled(rows, comparisons):
+        columns = ', '.join(m.column for m in results.MEASURES)
+        print(f'{evaluator}: not shown; its rows have none of the columns {columns}.')
+
+    out = Path(flags.out or (Path(arguments[0], 'figures') if len(arguments) == 1 else 'report'))
+    files: dict[str, bytes] = {}
+    for name, figure in curves.figures(comparisons).items():
+        files |= {f'{name}.{kind}': curves.render(figure, kind) for kind in ('png', 'svg')}
+    files['report.md'] = _markdown(flags.out, arguments, built, files).encode()
+    _write(out, files)
+    print(*(f'wrote {out / name}' for name in files), sep='\n')
+
+
+def _untabled(rows: list[Row], comparisons: list[results.Comparison]) -> list[str]:
+    shown = {c.evaluator for c in comparisons}
+    return list(dict.fromkeys(row['evaluator'] for row in rows if row['evaluator'] not in shown))
+
+
+def _print(built: list[tables.Table]) -> None:
+    """Tables of a terminal, or Markdown into a pipe or file, where lines must be neither cut nor coloured."""
+    if not sys.stdout.isatty():
+        print(*(f'{table.name}\n\n{tables.to_markdown(table)}' for table in built), sep='\n')
+        return
+    from rich.console import Console
+
+    console = Console()
+    for table in built:
+        console.print(tables.to_rich(table))
+
+
+def _markdown(
+    out: str | None, arguments: list[str], built: list[tables.Table], files: Mapping[str, bytes]
+) -> str:
+    command = shlex.join(['lcx', 'report', *arguments, *([f'--out={out}'] if out else [])])
+    sections = [f'# Results\n\nMade by `{command}`.\n']
+    for table in built:
+        picture = f'{table.name}.png'
+        figure = f'\n![{table.name}]({picture})\n' if picture in files else ''
+        sections.append(f'## {table.name}\n\n{tables.to_markdown(table)}{figure}')
+    return '\n'.join(sections)
+
+
+def _write(out: Path, files: Mapping[str, bytes]) -> None:
+    """Writes each file whole or not at all: a new file takes the place of the old one in one step."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            partial = out / f'.{name}.{os.getpid()}'
+            try:
+                partial.write_bytes(content)
+                partial.replace(out / name)
+            finally:
+                partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f'--out={out}: cannot write the report there: {error}') from error

@@ -1,0 +1,154 @@
+"""What a model is: frozen, hashable, complete. Everything a module reads is a field here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from lcx import config
+from lcx.attention import ATTENTION, masks
+from lcx.config import Options
+from lcx.errors import ConfigError, unknown
+from lcx.positions import POSITIONS, Position
+from lcx.positions.extension import pinned
+
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+# What the backward pass keeps of a layer's forward pass; None keeps everything.
+REMAT = {
+    'none': None,
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'full': jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerKind:
+    """One kind of layer: how it mixes tokens, who may read whom, and how it knows positions."""
+
+    mixer: str = 'attention'
+    attention: str = 'blockwise'
+    rule: tuple[Options, ...] = (Options(name='causal'),)  # all of these
+    position: Options | None = None  # None: the model's
+
+    def __post_init__(self) -> None:
+        if self.mixer not in MIXERS:
+            raise ConfigError(unknown('mixer', self.mixer, MIXERS))
+        if self.attention not in ATTENTION:
+            raise ConfigError(unknown('attention', self.attention, ATTENTION))
+        self.read_rule()
+
+    def read_rule(self) -> masks.Rule:
+        """Pairs that all the named rules allow and that lie in one document."""
+        rules = [masks.from_options(r, f'rule[{i}]') for i, r in enumerate(self.rule)]
+        return masks.both(*rules, masks.same_segment)
+
+
+MIXERS = ('attention',)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A decoder. Sizes carry the letter of the notation page in the comment."""
+
+    vocab: int  # V
+    width: int  # D
+    layers: int  # L
+    heads: int  # N
+    kv_heads: int  # K
+    head_dim: int  # H
+    hidden: int  # F
+    tie_embeddings: bool = True
+    qk_norm: bool = False
+    norm_eps: float = 1e-5
+    softcap: float | None = None
+    dtype: str = 'float32'
+    remat: str = 'none'
+    pattern: tuple[str, ...] = ('global',)
+    kinds: Mapping[str, LayerKind] = Options({'global': LayerKind()})
+    position: Options = Options(name='rope')
+    trained_length: int = 2048  # the length the parameters know: what extension methods extend
+
+    def __post_init__(self) -> None:
+        config.positive(
+            self, 'vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_dim', 'hidden', 'norm_eps', 'softcap',
+            'trained_length',
+        )  # fmt: skip
+        for field, choices in (('dtype', DTYPES), ('remat', REMAT)):
+            if getattr(self, field) not in choices:
+                raise ConfigError(unknown(field, getattr(self, field), choices))
+        if self.heads % self.kv_heads:
+            fits = [k for k in range(1, self.heads + 1) if self.heads % k == 0]
+            near = min(fits, key=lambda k: abs(k - self.kv_heads))
+            raise ConfigError(
+                f'kv_heads: {self.kv_heads} does not divide heads={self.heads}; the nearest that does is {near}.'
+            )
+        if not self.pattern:
+            raise ConfigError('pattern: () names no layer kind.')
+        for kind in self.pattern:
+            if kind not in self.kinds:
+                raise ConfigError(unknown('pattern', kind, self.kinds))
+        if self.layers % len(self.pattern):
+            below = self.layers // len(self.pattern) * len(self.pattern)
+            near = below or len(self.pattern)
+            raise ConfigError(
+                f'layers: {self.layers} is not a multiple of the pattern length {len(self.pattern)}; '
+                f'the nearest that is: {near}.'
+            )
+        for kind in self.kinds:
+            self.read_position(kind, self.trained_length)
+
+    def read_position(self, kind: str, length: int) -> Position:
+        """The position method of a layer kind when ``length`` tokens are in use."""
+        own = self.kinds[kind].position
+        return config.make(
+            POSITIONS,
+            self.position if own is None else own,
+            'position' if own is None else f'kinds.{kind}.position',
+            head_dim=self.head_dim,
+            length=length,
+            trained_length=self.trained_length,
+        )
+
+    def remap(self, length: int) -> Callable | None:
+        """The function that draws training positions, if the position method of some layer kind has one."""
+        found = [self.read_position(kind, length).remap for kind in sorted(set(self.pattern))]
+        return next((f for f in found if f is not None), None)
+
+    def trained_at(self, length: int) -> ModelConfig:
+        """This model once it trains at ``length``: extension methods keep the factor they are trained with.
+
+        Options that default to the length in use are written down (``factor``, ``original_length``), so that a
+        model tuned with YaRN at 4 x its old length is evaluated with factor 4 at every length.
+        """
+
+        def pin(options: Options) -> Options:
+            entry = POSITIONS[options['name']]
+            return Options(pinned(entry, options, length=length, trained_length=self.trained_length))
+
+        kinds = {
+            name: kind if kind.position is None else dataclasses.replace(kind, position=pin(kind.position))
+            for name, kind in self.kinds.items()
+        }
+        return dataclasses.replace(
+            self, position=pin(self.position), kinds=Options(kinds), trained_length=length
+        )
+
+    @property
+    def repeats(self) -> int:
+        """How often the pattern repeats: the length of the scan over layers."""
+        return self.layers // len(self.pattern)
+
+    def flops(self, length: int) -> float:
+        """Floating-point operations per token of a training step (forward + backward) at ``length``.
+
+        6 per matrix parameter plus attention, 6 * L * N * H * T for causal scores and values (half of the
+        square; windows are not discounted). The embedding lookup is free, the output matrix is not.
+        """
+        projections = self.width * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        per_layer = projections + 3 * self.width * self.hidden
+        attention = 6 * self.layers * self.heads * self.head_dim * length
+        return 6.0 * (self.layers * per_layer + self.width * self.vocab) + attention

@@ -1,0 +1,123 @@
+"""A decoder-only language model: embed, scan over the pattern of layers, norm.
+
+The forward pass returns hidden states. Logits exist only where somebody asks for them: see
+:mod:`lcx.models.scoring` for losses and scores in chunks.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lcx.models import layers
+from lcx.models.config import DTYPES, REMAT, ModelConfig
+from lcx.types import Array, Float, Int, Tree, Where
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: x + mixer(norm x), then x + feed-forward(norm x)."""
+
+    config: ModelConfig
+    kind: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'B T D'], where: Where, extras: tuple) -> Float[Array, 'B T D']:
+        config = self.config
+        norm = layers.RMSNorm(config, name='mixer_norm')(x)
+        x = x + layers.Attention(config, self.kind, name='mixer')(norm, where, *extras)
+        norm = layers.RMSNorm(config, name='feed_forward_norm')(x)
+        x = x + layers.SwiGLU(config, name='feed_forward')(norm)
+        return nn.with_logical_constraint(x, layers.TOKENS)
+
+
+class Period(nn.Module):
+    """One repeat of the layer pattern; the body of the scan over depth."""
+
+    config: ModelConfig
+    positions: tuple  # a Position per entry of the pattern
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'B T D'], where: Where, shared: tuple) -> tuple[Array, None]:
+        for i, kind in enumerate(self.config.pattern):
+            params, tables = shared[i]
+            x = Block(self.config, kind, name=f'{kind}_{i}')(x, where, (self.positions[i], params, tables))
+        return x, None
+
+
+class Decoder(nn.Module):
+    """Tokens in, final hidden states out; ``logits`` turns hidden states into logits."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        config = self.config
+        init = nn.initializers.normal(config.width**-0.5)
+        names = nn.with_logical_partitioning(init, ('vocab', 'embed'))
+        self.embedding = self.param('embedding', names, (config.vocab, config.width), jnp.float32)
+        if not config.tie_embeddings:
+            self.output = self.param('output', names, (config.vocab, config.width), jnp.float32)
+
+    @nn.compact
+    def __call__(
+        self, tokens: Int[Array, 'B T'], positions: Int[Array, 'B T'], segments: Int[Array, 'B T']
+    ) -> Float[Array, 'B T D']:
+        """Hidden states after the last norm. ``segments`` separates packed documents; PADDING tokens are ignored."""
+        config = self.config
+        where = Where.self_attention(positions, segments, config.heads)
+        by_kind = {kind: config.read_position(kind, tokens.shape[1]) for kind in set(config.pattern)}
+        params = {kind: self._position_params(kind, by_kind[kind]) for kind in sorted(by_kind)}
+        x = self.embedding[tokens].astype(DTYPES[config.dtype])
+        for kind, position in sorted(by_kind.items()):
+            if position.embed is not None:
+                x = x + position.embed(params[kind], positions).astype(x.dtype)
+        x = nn.with_logical_constraint(x, layers.TOKENS)
+        tables = {
+            kind: None if position.tables is None else position.tables(params[kind], positions)
+            for kind, position in by_kind.items()
+        }
+        shared = tuple((params[kind], tables[kind]) for kind in config.pattern)
+        x, _ = self._depth(tuple(by_kind[kind] for kind in config.pattern))(x, where, shared)
+        return layers.RMSNorm(config, name='final_norm')(x)
+
+    def _position_params(self, kind: str, position: layers.Position) -> Tree:
+        if not jax.tree.leaves(jax.eval_shape(position.init, jax.random.key(0))):
+            return {}
+        return self.param(f'position_{kind}', position.init)
+
+    def _depth(self, positions: tuple) -> nn.Module:
+        """The scan over depth: one set of parameters per repeat, stacked on the axis 'layers'."""
+        config, body = self.config, Period
+        if REMAT[config.remat] is not None:
+            body = nn.remat(body, policy=REMAT[config.remat], prevent_cse=False)
+        scan = nn.scan(
+            body,
+            variable_axes={'params': 0},
+            split_rngs={'params': True},
+            in_axes=(nn.broadcast, nn.broadcast),
+            length=config.repeats,
+            metadata_params={nn.PARTITION_NAME: 'layers'},
+        )
+        return scan(config, positions, name='layers')
+
+    def logits(self, hidden: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
+        """Logits in fp32 of the hidden states given."""
+        table = self.embedding if self.config.tie_embeddings else self.output
+        table = table.astype(hidden.dtype)
+        x = jnp.einsum('BTD,VD->BTV', hidden, table, preferred_element_type=jnp.float32)
+        cap = self.config.softcap
+        return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def init(config: ModelConfig, key: Array) -> Tree:
+    """Fresh parameters as a plain tree of fp32 arrays. Under ``jax.eval_shape`` it costs nothing at any size."""
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    return nn.meta.unbox(Decoder(config).init(key, tokens, tokens, tokens + 1)['params'])
+
+
+def logits(config: ModelConfig, params: Tree, tokens: Int[Array, 'B T']) -> Float[Array, 'B T V']:
+    """Logits of whole rows, one document each, in fp32. Holds [B, T, V]: for notebooks and tests."""
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    model = Decoder(config)
+    hidden = model.apply({'params': params}, tokens, positions, jnp.ones_like(tokens))
+    return model.apply({'params': params}, hidden, method='logits')

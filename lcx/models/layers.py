@@ -1,0 +1,95 @@
+"""The parts of a block: RMSNorm, SwiGLU and the attention mixer.
+
+Parameters are fp32 and carry logical axis names; one table elsewhere maps the names to a device mesh.
+Activations have the model's dtype; norms compute in fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lcx.attention import ATTENTION
+from lcx.models.config import ModelConfig
+from lcx.models.linear import Projection
+from lcx.positions import Position
+from lcx.types import Array, Float, Tree, Where
+
+# Names of activation axes. 'length' is the axis that context parallelism cuts.
+TOKENS = ('batch', 'length', 'embed')
+HEADS = ('batch', 'length', 'heads', 'head_dim')
+
+
+def residual_init(config: ModelConfig) -> Callable:
+    """Initialiser of the matrices that write to the residual stream: variance / (2 L), as in GPT-2."""
+    return nn.initializers.variance_scaling(0.5 / config.layers, 'fan_in', 'truncated_normal')
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * scale, in fp32 (arXiv 1910.07467)."""
+
+    config: ModelConfig
+    axis_name: str = 'embed'
+
+    @nn.compact
+    def __call__(self, x: Float[Array, '... D']) -> Float[Array, '... D']:
+        init = nn.with_logical_partitioning(nn.initializers.ones, (self.axis_name,))
+        scale = self.param('scale', init, (x.shape[-1],), jnp.float32)
+        wide = x.astype(jnp.float32)
+        wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.config.norm_eps)
+        return (wide * scale).astype(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate x) * up x) (arXiv 2002.05202)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
+        config = self.config
+        d, f = (config.width,), (config.hidden,)
+        gate = Projection(d, f, ('embed', 'hidden'), name='gate')(x)
+        up = Projection(d, f, ('embed', 'hidden'), name='up')(x)
+        x = nn.with_logical_constraint(nn.silu(gate) * up, ('batch', 'length', 'hidden'))
+        return Projection(f, d, ('hidden', 'embed'), residual_init(config), name='down')(x)
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention (arXiv 2305.13245) of one layer kind.
+
+    ``position`` and its ``tables`` come from the decoder, which computes them once per forward pass.
+    """
+
+    config: ModelConfig
+    kind: str
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, 'B T D'], where: Where, position: Position, position_params: Tree, tables: Tree
+    ) -> Float[Array, 'B T D']:
+        config, kind = self.config, self.config.kinds[self.kind]
+
+        def heads(count: int, axis: str, name: str) -> Array:
+            names = ('embed', axis, 'head_dim')
+            y = Projection((config.width,), (count, config.head_dim), names, name=name)(x)
+            return nn.with_logical_constraint(y, ('batch', 'length', axis, 'head_dim'))
+
+        q = heads(config.heads, 'heads', 'query')
+        k = heads(config.kv_heads, 'kv_heads', 'key')
+        v = heads(config.kv_heads, 'kv_heads', 'value')
+        if config.qk_norm:
+            q = RMSNorm(config, 'head_dim', name='query_norm')(q)
+            k = RMSNorm(config, 'head_dim', name='key_norm')(k)
+        if position.query is not None:
+            q = position.query(position_params, q, where.q_pos, tables)
+        if position.key is not None:
+            k = position.key(position_params, k, where.k_pos, tables)
+        bias = None if position.bias is None else jax.tree_util.Partial(position.bias, position_params)
+        y = ATTENTION[kind.attention](q, k, v, where, kind.read_rule(), bias)
+        y = nn.with_logical_constraint(y, HEADS)
+        inputs, names = (config.heads, config.head_dim), ('heads', 'head_dim', 'embed')
+        return Projection(inputs, (config.width,), names, residual_init(config), name='out')(y)

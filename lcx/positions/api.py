@@ -1,0 +1,24 @@
+"""What a position method is: a tuple of pure functions, each of which may be absent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Position(NamedTuple):
+    """What a position method is; every field is optional.
+
+    ``query`` and ``key`` keep the shape and dtype of ``x``. Their ``tables`` are what ``tables(params, pos)``
+    gave for the same positions; without them they compute them on the spot. Positions are integers of any
+    order, sign and size that int32 holds.
+    """
+
+    init: Callable = lambda key: {}  # (key) -> params: learned tables
+    embed: Callable | None = None  # (params, pos 'B T') -> 'B T D', added to the token embeddings
+    tables: Callable | None = None  # (params, pos 'B T') -> fp32 pytree; once per forward and kind of layer
+    query: Callable | None = None  # (params, x 'B T N H', pos 'B T', tables=None) -> like x
+    key: Callable | None = None  # (params, x 'B S K H', pos 'B S', tables=None) -> like x
+    bias: Callable | None = None  # (params, Where) -> '1|B N T S', added to the scores
+    remap: Callable | None = None  # (key, pos, train) -> pos
+    static: bool = True  # False: depends on the current length, so caches must hold keys before ``key``

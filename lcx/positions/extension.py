@@ -1,0 +1,51 @@
+"""What the methods that extend a trained model have in common: by which factor, and from which length."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lcx.errors import ConfigError
+
+
+def stretch(
+    factor: float | None, original_length: int | None, *, length: int, trained_length: int
+) -> tuple[float, int]:
+    """The factor and the original length (tokens) in force.
+
+    ``original_length`` at None is ``trained_length``; ``factor`` at None is ``length / original_length``, and
+    1 for lengths within the original.
+
+    Raises:
+      ConfigError: ``factor`` is below 1 or not finite; ``original_length`` is not positive.
+    """
+    if original_length is None:
+        original_length = trained_length
+    if not original_length > 0:
+        raise ConfigError(f'original_length: {original_length!r} must be greater than 0 tokens.')
+    if factor is None:
+        factor = max(1.0, length / original_length)
+    if not 1 <= factor < math.inf:
+        raise ConfigError(f'factor: {factor!r} must be a finite number of at least 1; 1 extends nothing.')
+    return factor, original_length
+
+
+def pinned(
+    entry: Callable, options: Mapping[str, Any], *, length: int, trained_length: int
+) -> dict[str, Any]:
+    """``options`` of the registry entry with what would follow the length in use written down.
+
+    A model tuned at ``length`` keeps the factor it was tuned with, whatever length it is used at later.
+    """
+    takes = inspect.signature(entry).parameters
+    given = {name: value for name, value in options.items() if value is not None}
+    if 'original_length' in takes:
+        given.setdefault('original_length', trained_length)
+    if 'factor' in takes and takes['factor'].default is None:
+        factor, _ = stretch(
+            given.get('factor'), given['original_length'], length=length, trained_length=trained_length
+        )
+        given['factor'] = factor
+    return given

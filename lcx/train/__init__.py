@@ -1,0 +1,1 @@
+"""Training: state, step, loss, optimizer, stages, the loop, checkpoints and metrics."""

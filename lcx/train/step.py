@@ -1,0 +1,57 @@
+"""One step of training as a pure function: ``(state, batch) -> (state, metrics)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lcx.train.state import TrainState
+from lcx.types import Array, Batch, Tree
+
+LossSums = Callable[[Tree, Batch, Array], tuple[Array, tuple[Array, Array]]]
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    loss_sums: LossSums,
+    optimizer: optax.GradientTransformation,
+    accumulate: int,
+) -> tuple[TrainState, dict[str, Array]]:
+    """Gradient, clip, update. ``metrics`` are scalars on the device: loss (nats per token), grad_norm, tokens, finite.
+
+    If loss or gradient is not finite, or an earlier step's was not, the state stays exactly as it is but for
+    ``finite``, so that the caller may look later without harm: parameters never see a bad update.
+    """
+    key = jax.random.fold_in(state.key, state.step)
+    grads, nll, weight = gradients(state.params, batch, key, loss_sums, accumulate)
+    norm = optax.global_norm(grads)
+    good = jnp.isfinite(nll) & jnp.isfinite(norm) & state.finite
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    stepped = (state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+    before = (state.step, state.params, state.opt_state)
+    step, params, opt_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), stepped, before)
+    metrics = {'loss': nll / jnp.maximum(weight, 1), 'grad_norm': norm, 'tokens': weight, 'finite': good}
+    return TrainState(step, params, opt_state, state.key, good), metrics
+
+
+def gradients(
+    params: Tree, batch: Batch, key: Array, loss_sums: LossSums, accumulate: int
+) -> tuple[Tree, Array, Array]:
+    """Gradient of the mean loss, summed nll and total weight; the batch is taken in ``accumulate`` equal parts."""
+
+    def part(carry: tuple, xs: tuple[Batch, Array]) -> tuple[tuple, None]:
+        (_, (nll, weight)), grads = jax.value_and_grad(loss_sums, has_aux=True)(params, *xs)
+        return jax.tree.map(jnp.add, carry, (grads, nll, weight)), None
+
+    zero = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(()), jnp.zeros(()))
+    if accumulate == 1:
+        (grads, nll, weight), _ = part(zero, (batch, key))
+    else:
+        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+        (grads, nll, weight), _ = jax.lax.scan(part, zero, (parts, jax.random.split(key, accumulate)))
+    return jax.tree.map(lambda g: g / jnp.maximum(weight, 1), grads), nll, weight

@@ -1,0 +1,159 @@
+"""What every position method keeps; a method buys the suite with one row.
+
+    class TestContract(PositionContract):
+        rows = [Row('rope'), Row('yarn', {'factor': 4.0}, relative=True, ...), ...]
+
+A row declares what the method can do, and the suite holds it to that in both directions.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcx.config import make
+from lcx.positions import POSITIONS, Position
+from lcx.positions.rope import Frequencies
+
+HEAD_DIM, TRAINED, LENGTH = 16, 64, 256
+CONTEXT = {'head_dim': HEAD_DIM, 'length': LENGTH, 'trained_length': TRAINED}
+B, T, N = 2, 8, 3
+
+
+class Row(NamedTuple):
+    """A method with its options, and what it declares."""
+
+    name: str
+    options: Mapping[str, Any] = {}
+    neutral: Mapping[str, Any] = {}  # options at which it equals its base, up to the trained length
+    base: str = 'rope'
+    frequencies: Callable[[int], Frequencies] | None = (
+        None  # of the options, at a current length; None: no angles
+    )
+    relative: bool = True  # scores within one text depend on the distance alone
+    static: bool = True  # the length of the text changes nothing
+    detuning: float = 0.0  # relative error of every frequency: what the angles may drift by, all alike
+
+
+class PositionContract:
+    """Inherit, and set ``rows``."""
+
+    rows: list[Row]
+
+    def pytest_generate_tests(self, metafunc):
+        metafunc.parametrize('row', self.rows, ids=lambda row: row.name)
+
+    def test_neutral_options_give_the_base(self, row):
+        x, pos = draw(0), jnp.arange(TRAINED - T, TRAINED)[None].repeat(B, 0)
+        found = query(method(row, row.neutral), x, pos)
+        np.testing.assert_allclose(found, query(method(Row(row.base)), x, pos), atol=2e-5)
+
+    def test_options_change_something(self, row):
+        x, pos = draw(0), far(0)
+        same = np.allclose(query(method(row), x, pos), query(method(Row(row.base)), x, pos), atol=1e-3)
+        assert same == (row.name == row.base)
+
+    def test_scores_depend_on_distance_as_declared(self, row):
+        position, end = method(row), 2**21  # the last token stays, and with it the length
+        near, moved = (scores(position, far(shift).at[:, -1].set(end)) for shift in (0, 2**20 - 7))
+        assert np.allclose(near[..., :-1, :-1], moved[..., :-1, :-1], atol=2e-4) == row.relative
+
+    def test_other_tokens_of_the_row_change_nothing_as_declared(self, row):
+        position, x = method(row), draw(1)
+        short = query(position, x[:, : T // 2], far(0)[:, : T // 2])
+        whole = query(position, x, far(0))[:, : T // 2]
+        assert np.allclose(short, whole, atol=1e-5) == row.static == position.static
+
+    def test_rows_of_the_batch_are_independent(self, row):
+        position, x = method(row), draw(1)
+        pos = jnp.stack([far(0)[0], far(0)[0] * 3])
+        whole = query(position, x, pos)
+        for b in range(B):
+            np.testing.assert_allclose(whole[b], query(position, x[b : b + 1], pos[b : b + 1])[0], atol=1e-6)
+
+    @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+    def test_shape_and_dtype_are_kept_and_angles_stay_fp32(self, row, dtype):
+        x, pos = draw(2).astype(dtype), far(2**17)
+        for turned in (query(method(row), x, pos), key(method(row), x, pos)):
+            assert turned.shape == x.shape and turned.dtype == dtype
+            exact = query(method(row), x.astype(jnp.float32), pos)
+            np.testing.assert_allclose(turned.astype(jnp.float32), exact, rtol=2**-8, atol=1e-6)
+
+    def test_norms_are_kept_up_to_the_attention_scale(self, row):
+        x = draw(3)
+        norms = np.linalg.norm(query(method(row), x, far(5)), axis=-1)
+        np.testing.assert_allclose(norms, scale(row) * np.linalg.norm(x, axis=-1), rtol=1e-5)
+
+    def test_gradient_is_the_inverse_rotation(self, row):
+        x, pos = draw(4), far(9)
+        turned, pull = jax.vjp(lambda x: query(method(row), x, pos), x)
+        np.testing.assert_allclose(pull(turned)[0], scale(row) ** 2 * x, atol=1e-5)
+
+    @pytest.mark.parametrize('last', [T - 1, 2**17, 2**20])
+    def test_angles_agree_with_float64(self, row, last):
+        pos = jnp.arange(last - T + 1, last + 1)[None]
+        pairs = HEAD_DIM // 2
+        # Half-split: the vector (1 .. 1, 0 .. 0) turns into (cos, sin) of every pair.
+        ones = jnp.concatenate([jnp.ones((1, T, 1, pairs)), jnp.zeros((1, T, 1, pairs))], axis=-1)
+        found = query(method(row), ones, pos)[0, :, 0]
+        inv_freq, by = row.frequencies(last + 1) if row.frequencies else (np.zeros(pairs), 1.0)
+        angle = np.float64(pos)[0, :, None] * np.float64(inv_freq).reshape(1, pairs)
+        expected = np.concatenate([np.cos(angle), np.sin(angle)], axis=-1) * by
+        np.testing.assert_array_less(abs(found - expected), 1e-5 + row.detuning * np.tile(angle, 2))
+
+    def test_tables_change_nothing(self, row):
+        position, x, pos = method(row), draw(5), far(3)
+        tables = position.tables({}, pos) if position.tables else None
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(tables))
+        np.testing.assert_array_equal(query(position, x, pos, tables), query(position, x, pos))
+        np.testing.assert_array_equal(key(position, x, pos, tables), key(position, x, pos))
+
+    def test_compiles_once_for_all_positions(self, row):
+        position, traces = method(row), []
+
+        @jax.jit
+        def run(x, pos):
+            traces.append(pos.shape)
+            return query(position, x, pos)
+
+        for shift in (0, 1, TRAINED, 2**20):
+            compiled = run(draw(6), far(shift))
+            np.testing.assert_allclose(compiled, query(position, draw(6), far(shift)), atol=2e-5)
+        assert traces == [(B, T)]
+
+
+def method(row: Row, options: Mapping[str, Any] | None = None) -> Position:
+    """The row's method, with its own options or the given ones."""
+    chosen = row.options if options is None else options
+    return make(POSITIONS, {'name': row.name, **chosen}, 'model.position', **CONTEXT)
+
+
+def query(position: Position, x, pos, tables=None):
+    return x if position.query is None else position.query({}, x, pos, tables)
+
+
+def key(position: Position, x, pos, tables=None):
+    return x if position.key is None else position.key({}, x, pos, tables)
+
+
+def scale(row: Row) -> float:
+    return row.frequencies(LENGTH).attention_scale if row.frequencies else 1.0
+
+
+def draw(seed: int):
+    """Random vectors 'B T N H'."""
+    return jax.random.normal(jax.random.key(seed), (B, T, N, HEAD_DIM))
+
+
+def far(shift: int):
+    """Positions 'B T' that reach beyond the trained length, in no order."""
+    return jnp.array([[0, 40, 3, 17, 255, 64, 65, 131], [5, 4, 3, 2, 255, 0, 9, 201]]) + shift
+
+
+def scores(position: Position, pos):
+    """Scores of random queries and keys at the same positions, 'B N T S'."""
+    vectors = query(position, draw(7), pos), key(position, draw(8), pos)
+    return jnp.einsum('BTNH,BSNH->BNTS', *vectors, precision='highest')
