@@ -96,10 +96,11 @@ def get_config(arg: str = '') -> ConfigDict:
     return smoke(config) if check(arg) == 'smoke' else config
 
 
-def position(name: str = 'rope', **options) -> ConfigDict:
+def position(name: str | None = 'rope', **options) -> ConfigDict:
     """The position method and its numbers; None is the method's own default, other methods' fields must stay None."""
     config = ConfigDict()
-    config.name = name  # none | rope | pi | ntk | dynamic_ntk | yarn
+    config.name = config_dict.placeholder(str)  # none | rope | pi | ntk | dynamic_ntk | yarn
+    config.name = name
     config.theta = config_dict.placeholder(float)  # RoPE base; default 10000
     config.factor = config_dict.placeholder(
         float
@@ -131,7 +132,7 @@ def stage(steps: int, length: int, batch: int, **overrides) -> ConfigDict:
     config.length = length  # T, tokens
     config.batch = batch  # B, windows
     config.learning_rate = config_dict.placeholder(float)  # default: optimizer.learning_rate
-    config.position = ConfigDict()  # fields of model.position that differ in this stage
+    config.position = position(None)  # fields of model.position that differ in this stage; None: as before it
     config.update(overrides)
     return config
 

@@ -58,6 +58,7 @@ def freeze(value: Any) -> Any:
 
 def build(cls: type[T], values: Mapping[str, Any], path: str = '') -> T:
     """Makes the frozen dataclass ``cls`` from ``values``; ``path`` is the field's name in error messages."""
+    values = _mapping(values, path or cls.__name__)
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     for key in values:
@@ -73,8 +74,7 @@ def build(cls: type[T], values: Mapping[str, Any], path: str = '') -> T:
     try:
         return cls(**kwargs)
     except ConfigError as error:
-        message = str(error)
-        raise ConfigError(f'{path}.{message}' if path and not message.startswith(path) else message) from None
+        raise ConfigError(f'{path}.{error}' if path else str(error)) from None
 
 
 def make(registry: Mapping[str, Callable], options: Mapping[str, Any], path: str, **context: Any) -> Any:
@@ -84,7 +84,7 @@ def make(registry: Mapping[str, Callable], options: Mapping[str, Any], path: str
     documentation of its options. ``context`` holds what the caller knows (head size, length, ...): an entry
     receives those it asks for. An option at None means the entry's own default.
     """
-    given = Options(options).set()
+    given = Options(_mapping(options, path)).set()
     name = given.pop('name', None)
     if name not in registry:
         raise ConfigError(unknown(f'{path}.name', name, registry))
@@ -107,6 +107,8 @@ def make(registry: Mapping[str, Callable], options: Mapping[str, Any], path: str
     try:
         return entry(**kwargs)
     except ConfigError as error:
+        if str(error).partition(':')[0] in context:
+            raise  # not an option of the entry: the caller knows where it comes from
         raise ConfigError(f'{path}.{error}') from None
 
 
@@ -126,9 +128,7 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
                 continue
         return _convert(value, rest[-1], path)
     if dataclasses.is_dataclass(hint):
-        if dataclasses.is_dataclass(value):
-            return value
-        return build(hint, _mapping(value, path), path)
+        return value if isinstance(value, hint) else build(hint, value, path)
     if hint is Options:
         return Options(_mapping(value, path))
     if origin is Mapping:
@@ -150,6 +150,12 @@ def _mapping(value: Any, path: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f'{path}: {value!r} is a {type(value).__name__}; expected named fields.')
     return value
+
+
+def freeze_fields(owner: object) -> None:
+    """Freezes the fields of a frozen dataclass in its ``__post_init__``: made by hand with dicts, it still hashes."""
+    for field in dataclasses.fields(owner):
+        object.__setattr__(owner, field.name, freeze(getattr(owner, field.name)))
 
 
 def positive(owner: object, *names: str) -> None:

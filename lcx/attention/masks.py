@@ -13,12 +13,14 @@ The pictures show queries 0..5 downwards and keys 0..5 to the right, 1 = may rea
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from lcx import config
+from lcx.errors import ConfigError
 from lcx.types import PADDING, Array, Bool, Int, Where
 
 
@@ -91,7 +93,18 @@ same_segment = Rule(_same_segment, lambda b: (b.q_seg_max >= b.k_seg_min) & (b.k
 """
 
 
-@functools.cache
+def _one_object(constructor: Callable[..., Rule]) -> Callable[..., Rule]:
+    """A cache that does not tell ``window(2)`` from ``window(size=2)``."""
+    cached, signature = functools.cache(constructor), inspect.signature(constructor)
+
+    @functools.wraps(constructor)
+    def construct(*values: int, **named: int) -> Rule:
+        return cached(*signature.bind(*values, **named).args)
+
+    return construct
+
+
+@_one_object
 def window(size: int) -> Rule:
     """Keys less than ``size`` positions away, on either side; add ``causal`` for a decoder.
 
@@ -113,7 +126,7 @@ def window(size: int) -> Rule:
     return Rule(allow, lambda b: (b.k_max > b.q_min - size) & (b.k_min < b.q_max + size))
 
 
-@functools.cache
+@_one_object
 def sinks(count: int) -> Rule:
     """The first ``count`` positions (attention sinks, StreamingLLM, arXiv 2309.17453).
 
@@ -134,16 +147,17 @@ def sinks(count: int) -> Rule:
     return Rule(allow, lambda b: b.k_min < count)
 
 
-@functools.cache
 def prefix(length: int) -> Rule:
-    """Prefix language model: causal, and everybody reads the first ``length`` positions. ``prefix(3)``:
+    """Prefix language model: causal, and everybody reads the first ``length`` positions.
 
-    1 1 1 0 0 0
-    1 1 1 0 0 0
-    1 1 1 0 0 0
-    1 1 1 1 0 0
-    1 1 1 1 1 0
-    1 1 1 1 1 1
+    ``prefix(3)``:
+
+        1 1 1 0 0 0
+        1 1 1 0 0 0
+        1 1 1 0 0 0
+        1 1 1 1 0 0
+        1 1 1 1 1 0
+        1 1 1 1 1 1
     """
     return either(causal, sinks(length))
 
@@ -158,7 +172,7 @@ def both(*rules: Rule) -> Rule:
 def either(*rules: Rule) -> Rule:
     """Pairs that any one of ``rules`` allows."""
     if not rules:
-        raise config.ConfigError('rules: either() needs at least one rule.')
+        raise ConfigError('rules: either() needs at least one rule.')
     return _combine(rules, jnp.logical_or)
 
 
@@ -173,11 +187,11 @@ def _combine(rules: tuple[Rule, ...], join: Callable) -> Rule:
 
 def _at_least_one(name: str, value: int) -> None:
     if value < 1:
-        raise config.ConfigError(f'{name}: {value} must be at least 1.')
+        raise ConfigError(f'{name}: {value} must be at least 1.')
 
 
 def _either_of(*, rules: tuple) -> Rule:
-    return either(*(from_options(r) for r in rules))
+    return either(*(from_options(r, f'rules[{i}]') for i, r in enumerate(rules)))
 
 
 RULES = {

@@ -84,8 +84,8 @@ def scored(apply: Apply, params: Tree, batch: Batch, tokens: int) -> Scores:
         part = Batch(*(x[start : start + size] for x in batch))
         missing = size - len(part.tokens)
         if missing:
-            part = Batch(*(np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) for x in part))
-            assert PADDING == 0
+            part = Batch(*(np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in part))
+            part.segments[size - missing :] = PADDING
         scores = apply(params, part)
         parts.append([np.asarray(x)[: size - missing] for x in scores])
     return Scores(*(np.concatenate(x) for x in zip(*parts)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import traceback
 
 from absl import flags as absl_flags
 
-from lcx.errors import ConfigError, LcxError, unknown
+from lcx.errors import ConfigError, LcxError, Preempted, unknown
+from lcx.launch import flags as shared
 
 # Each verb is a module of this package with define(flags, argv) and run(flags, arguments).
 VERBS = {
@@ -31,6 +33,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Runs one command line and returns its exit code."""
+    before, sys.argv = sys.argv, argv  # flags of config files look for their overrides in sys.argv
+    handler = signal.signal(signal.SIGTERM, stopped)
     try:
         dispatch(argv)
     except LcxError as error:
@@ -45,7 +49,15 @@ def run(argv: list[str]) -> int:
             return 3
         traceback.print_exc()
         return 1
+    finally:
+        sys.argv = before
+        signal.signal(signal.SIGTERM, handler)
     return 0
+
+
+def stopped(*_: object) -> None:
+    """SIGTERM outside the training loop, which saves first: ends the command as any error would, locks released."""
+    raise Preempted('stopped before anything was lost; start the same command again.')
 
 
 def dispatch(argv: list[str]) -> None:
@@ -62,24 +74,29 @@ def dispatch(argv: list[str]) -> None:
     module.define(flags, argv[2:])
     arguments = parse(flags, [f'lcx {verb}', *argv[2:]])
     if flags.help:
-        print(f'{module.__doc__}\nFlags:\n{flags.get_help()}')
+        print(f'{module.__doc__}\nFlags:\n{shared.help_text(flags)}')
         return
     module.run(flags, arguments)
 
 
 def parse(flags: absl_flags.FlagValues, argv: list[str]) -> list[str]:
     """Parses ``argv`` into ``flags`` and returns what is not a flag; errors of flags become ConfigErrors."""
-    before, sys.argv = sys.argv, argv  # config files' flags look for their overrides in sys.argv
     try:
+        shared.check_config_flags(flags, argv[1:])
         return flags(argv)[1:]
+    except LcxError:
+        raise
     except absl_flags.UnrecognizedFlagError as error:
         raise ConfigError(unknown('flag', f'--{error.flagname}', [f'--{n}' for n in flags])) from error
-    except (AttributeError, KeyError) as error:  # an override of a field that the config does not have
-        raise ConfigError(str(error).strip('"\'')) from error
-    except (absl_flags.Error, ValueError, TypeError, SyntaxError, OSError, ImportError) as error:
-        raise ConfigError(f'{type(error).__name__}: {error}' if not str(error) else str(error)) from error
-    finally:
-        sys.argv = before
+    except Exception as error:  # the config file is the user's program, and may raise anything
+        raise ConfigError(innermost(error)) from error
+
+
+def innermost(error: BaseException) -> str:
+    """The words of the first cause: what absl and ml_collections wrap around it repeats the command line."""
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__
+    return str(error) or type(error).__name__
 
 
 def usage() -> str:

@@ -10,6 +10,7 @@ needs, length / trained length.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,24 +24,29 @@ from lcx.launch import flags as shared
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-    from lcx.launch.experiment import ExperimentConfig
     from lcx.models import ModelConfig
+    from lcx.types import Tree
 
 
 def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
     """Adds the verb's flags. The fields that can be overridden are those of the run's own configuration."""
     first = absl_flags.FlagValues()
     _define_directories(first)
-    try:
+    with contextlib.suppress(absl_flags.Error):  # reported when all flags are parsed
         first(['lcx eval', *(a for a in argv if a.startswith(('--init', '--workdir', '-init', '-workdir')))])
-    except absl_flags.Error:
-        pass  # reported when all flags are parsed
     _define_directories(flags)
     source = first.init or first.workdir
     if source is not None:
         from ml_collections import config_flags
 
-        config_flags.DEFINE_config_dict('config', saved_config(Path(source)), flag_values=flags)
+        config = saved_config(Path(source))
+        shared.check_overrides(config, argv)
+        config_flags.DEFINE_config_dict(
+            'config',
+            config,
+            "Override any field of the run's configuration with --config.FIELD=VALUE.",
+            flag_values=flags,
+        )
 
 
 def _define_directories(flags: absl_flags.FlagValues) -> None:
@@ -53,6 +59,7 @@ def _define_directories(flags: absl_flags.FlagValues) -> None:
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     """Restores the parameters, applies the overrides and writes the results."""
     from lcx.data.sources import validate
+    from lcx.launch.evaluation import make_evaluate
     from lcx.launch.experiment import experiment_config, values_of
     from lcx.launch.start import start
     from lcx.launch.workdir import Workdir
@@ -65,8 +72,11 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     validate(config.data)
     model, step = evaluated_model(source, before['model'], after['model'])
     with Workdir(target) as workdir:
-        start(workdir, after, config.seed)
-        evaluate(config, model, step, source, workdir.path)
+        evaluate = make_evaluate(config, target)  # reads the data
+        if workdir.saved_config() is None:
+            workdir.write_config(after)
+        start(workdir, config.seed)
+        evaluate(load_params(source, model, step), model, step)
 
 
 def saved_config(source: Path) -> ConfigDict:
@@ -121,18 +131,13 @@ def _changed_position(trained: Mapping, before: Mapping, after: Mapping) -> dict
     return {**trained, **{k: v for k, v in after.items() if v != before.get(k)}}
 
 
-def evaluate(config: ExperimentConfig, model: ModelConfig, step: int, source: Path, workdir: Path) -> None:
-    """Loads the parameters alone, without the optimizer's state, and runs the evaluators."""
+def load_params(source: Path, model: ModelConfig, step: int) -> Tree:
+    """The parameters alone, without the optimizer's state."""
     import jax
-    from rich.console import Console
 
-    from lcx.launch.evaluation import make_evaluate
     from lcx.models import init
     from lcx.train.checkpoint import Checkpoints
 
-    console = Console(stderr=True)
-    score = make_evaluate(config, workdir, console)
     abstract = jax.eval_shape(lambda key: init(model, key), jax.random.key(0))
     with Checkpoints(source / 'checkpoints', keep=None) as checkpoints:
-        params, _, _ = checkpoints.restore(abstract, step, part='params')
-    score(params, model, step)
+        return checkpoints.restore(abstract, step, part='params')[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from rich.console import Console
 
 from lcx.data.tokenizers import TOKENIZERS
 from lcx.data.tokens import open_tokens
@@ -22,7 +23,7 @@ from lcx.types import Tree
 Evaluate = Callable[[Tree, ModelConfig, int], None]
 
 
-def make_evaluate(config: ExperimentConfig, workdir: Path, console: Any) -> Evaluate:
+def make_evaluate(config: ExperimentConfig, workdir: Path) -> Evaluate:
     """``evaluate(params, model, step)``: all of ``config.eval.run``, each row written as soon as it is known.
 
     Windows and prompts are drawn here, so that missing data ends a run before it trains.
@@ -31,6 +32,7 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, console: Any) -> Eval
         config.eval, open_tokens(config.data, 'validation'), TOKENIZERS[config.data.tokenizer](), config.seed
     )
     evaluators = [EVALUATORS[name](context) for name in config.eval.run]
+    console = Console(stderr=True)
 
     @functools.cache
     def apply_of(model: ModelConfig) -> Callable:

@@ -69,11 +69,12 @@ def values_of(config: ConfigDict) -> dict[str, Any]:
 def experiment_config(values: Mapping[str, Any]) -> ExperimentConfig:
     """Checks all fields. Raises ConfigError naming the first that cannot be."""
     values = dict(values)
-    stages = values.get('stages') or [{}]
+    stages = values.get('stages')
+    first = stages[0] if isinstance(stages, (list, tuple)) and stages else {}
     tokenizer = values.get('data', {}).get('tokenizer')
     if tokenizer not in TOKENIZERS:
         raise ConfigError(unknown('data.tokenizer', tokenizer, TOKENIZERS))
-    trained_length = stages[0].get('length', 1)
+    trained_length = first.get('length', 1) if isinstance(first, Mapping) else 1
     values['model'] = model_values(values['model'], TOKENIZERS[tokenizer]().vocab, trained_length)
     return configuration.build(ExperimentConfig, values)
 

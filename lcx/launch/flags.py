@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from absl import flags as absl_flags
 
-from lcx.errors import ConfigError
+from lcx.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
 def define_config(flags: absl_flags.FlagValues) -> None:
@@ -35,3 +45,80 @@ def no_arguments(arguments: list[str]) -> None:
     """Raises ConfigError for words that are not flags."""
     if arguments:
         raise ConfigError(f'{arguments[0]!r} is not a flag; flags are written --name=value.')
+
+
+def check_config_flags(flags: absl_flags.FlagValues, words: Sequence[str]) -> None:
+    """Raises ConfigError for a config file that is not there or fails, or for an override that fits no field.
+
+    ml_collections finds the same errors later, but tells neither the whole path nor the value.
+    """
+    file = next((w.partition('=')[2] for w in words if w.lstrip('-').startswith('config=')), '')
+    if file and 'config' in flags:
+        check_overrides(load_config(file), words)
+
+
+def check_overrides(config: ConfigDict, words: Sequence[str]) -> None:
+    """Raises ConfigError for a word ``--config.FIELD=VALUE`` whose field or value does not fit ``config``."""
+    for word in words:
+        name, _, value = word.lstrip('-').partition('=')
+        if name.startswith('config.'):
+            check_override(config, name.removeprefix('config.'), value)
+
+
+def load_config(file: str) -> ConfigDict:
+    """The configuration of ``FILE.py[:arg]``."""
+    path, colon, argument = file.partition(':')
+    if not Path(path).is_file():
+        raise ConfigError(f'config: {path!r} is not a file.{nearest_file(path)}')
+    spec = importlib.util.spec_from_file_location('config_file', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument) if colon else module.get_config()
+
+
+def check_override(config: Any, path: str, value: str) -> None:
+    """Raises ConfigError unless ``path`` (a.b[0].c) names a field of ``config`` that ``value`` can be."""
+    at, kind = config, None
+    for name, index in re.findall(r'(\w+)|\[(\d+)\]', path):
+        if index:
+            if not isinstance(at, (tuple, list)) or int(index) >= len(at):
+                size = len(at) if isinstance(at, (tuple, list)) else 'no'
+                raise ConfigError(f'{path}={value}: there are {size} entries, counted from 0.')
+            at = at[int(index)]
+            kind = type(at)
+        else:
+            fields = list(at.keys()) if hasattr(at, 'keys') else []
+            if name not in fields:
+                raise ConfigError(unknown(f'{path}={value}', name, fields or ['none: it is a value']))
+            kind, at = at.get_type(name), at[name]
+    parsers = {
+        bool: absl_flags.BooleanParser(),
+        int: absl_flags.IntegerParser(),
+        float: absl_flags.FloatParser(),
+    }
+    if kind in parsers:
+        try:
+            parsers[kind].parse(value)
+        except ValueError:
+            raise ConfigError(
+                f'{path}: {value!r} is not of type {kind.__name__}; it is {at!r} now.'
+            ) from None
+
+
+def help_text(flags: absl_flags.FlagValues) -> str:
+    """One paragraph per flag of the verb, without absl's own."""
+    lines = []
+    for name in flags:
+        flag = flags[name]
+        if name == flag.name and name not in ('flagfile', 'undefok', 'help'):
+            default = '' if flag.default is None or name == 'config' else f' Default: {flag.default_as_str}.'
+            lines.append(f'  --{name}: {flag.help}{default}')
+    return '\n'.join(lines)
+
+
+def nearest_file(path: str) -> str:
+    """' Did you mean ...?' for a file of a similar name in the same directory."""
+    directory = Path(path).parent
+    names = [p.name for p in directory.glob('*.py')] if directory.is_dir() else []
+    near = difflib.get_close_matches(Path(path).name, names, n=1)
+    return f' Did you mean {str(directory / near[0])!r}?' if near else ''

@@ -8,15 +8,19 @@ lcx train --config=configs/base.py:smoke --workdir=runs/smoke
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags as absl_flags
 
+from lcx.errors import ConfigError
 from lcx.launch import flags as shared
 
 if TYPE_CHECKING:
+    from lcx.data.pipeline import BatchIterator
+    from lcx.data.tokens import Tokens
     from lcx.launch.experiment import ExperimentConfig
     from lcx.models import ModelConfig
     from lcx.types import Tree
@@ -31,99 +35,82 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     """Checks everything that can be checked without a device, then trains."""
     from lcx.data.sources import validate
+    from lcx.data.tokens import open_tokens
+    from lcx.launch.evaluation import make_evaluate
     from lcx.launch.experiment import experiment_config, stage_models, values_of
     from lcx.launch.start import start
     from lcx.launch.workdir import Workdir, check_config
+    from lcx.train.loop import Experiment, train
 
     shared.no_arguments(arguments)
     shared.required(flags, 'config', 'configs/base.py')
     values = values_of(flags.config)
     config = experiment_config(values)
     validate(config.data)
-    models = stage_models(config, starting_model(config))
-    with Workdir(shared.required(flags, 'workdir', 'runs/base')) as workdir:
+    target = Path(shared.required(flags, 'workdir', 'runs/base'))
+    trained_length = starting_length(config, target)
+    models = stage_models(config, dataclasses.replace(config.model, trained_length=trained_length))
+    with Workdir(target) as workdir:
         saved = workdir.saved_config()
         if saved is not None:
             check_config(saved, values)
-        start(workdir, values, config.seed)
-        train(config, models, workdir.path)
+        tokens = open_tokens(config.data, 'train')
+        evaluate = make_evaluate(config, workdir.path)
+        workdir.write_config(values)  # stages may have been added
+        start(workdir, config.seed)
+        describe(models[0], tokens)
+        train(
+            Experiment(
+                config=config.train,
+                models=models,
+                params=functools.partial(initial_params, config, models[0]),
+                batches=functools.partial(stage_batches, config, tokens),
+                evaluate=evaluate,
+                evaluate_every=config.eval.every,
+                metadata={'data_fingerprint': tokens.fingerprint, 'starting_length': trained_length},
+            ),
+            workdir.path,
+        )
 
 
-def starting_model(config: ExperimentConfig) -> ModelConfig:
-    """The model whose parameters training starts from: ``config.model``, or as ``init_from`` was trained.
+# What must be equal in a model and the one that its parameters come from.
+SIZES = ('vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_dim', 'hidden', 'tie_embeddings', 'qk_norm')
 
-    Raises ConfigError where ``init_from`` has other sizes than the config.
+
+def starting_length(config: ExperimentConfig, workdir: Path) -> int:
+    """The length that the parameters know before the first step: what extension methods extend.
+
+    A run that goes on remembers it, and needs ``init_from`` no more. Raises ConfigError where ``init_from`` is no
+    run or has a model of other sizes.
     """
     from lcx import config as configuration
-    from lcx.errors import ConfigError
     from lcx.models import ModelConfig
     from lcx.train.checkpoint import Checkpoints
 
+    with Checkpoints(workdir / 'checkpoints', keep=None) as own:
+        if own.latest() is not None:
+            return own.extra()['starting_length']
     if config.init_from is None:
-        return config.model
+        return config.model.trained_length
     directory = Path(config.init_from)
     if not (directory / 'checkpoints').is_dir():
         raise ConfigError(f'init_from: {str(directory)!r} is not a workdir with checkpoints.')
     with Checkpoints(directory / 'checkpoints', keep=None) as checkpoints:
         saved = configuration.build(ModelConfig, checkpoints.extra()['model'], 'init_from')
-    sizes = (
-        'vocab',
-        'width',
-        'layers',
-        'heads',
-        'kv_heads',
-        'head_dim',
-        'hidden',
-        'tie_embeddings',
-        'qk_norm',
-    )
-    for name in sizes:
+    for name in SIZES:
         have, want = getattr(saved, name), getattr(config.model, name)
         if have != want:
             raise ConfigError(f'model.{name}: {want!r}, but the parameters of init_from have {have!r}.')
-    return dataclasses.replace(config.model, trained_length=saved.trained_length)
+    return saved.trained_length
 
 
-def train(config: ExperimentConfig, models: tuple[ModelConfig, ...], workdir: Path) -> None:
-    """Puts data, model, loop and evaluators together and runs what is left."""
-    import jax
-    from rich.console import Console
-
+def stage_batches(config: ExperimentConfig, tokens: Tokens, stage: int) -> BatchIterator:
+    """The batches of a stage. Stages of one run read in orders of their own."""
     from lcx.data.pipeline import batches
-    from lcx.data.tokens import open_tokens
-    from lcx.launch.evaluation import make_evaluate
-    from lcx.train.loop import Experiment
-    from lcx.train.loop import train as loop
 
-    console = Console(stderr=True)
-    tokens = open_tokens(config.data, 'train')
-
-    def stage_batches(stage: int):
-        here = config.stages[stage]
-        # Stages of one run read in orders of their own.
-        seed = (config.seed + 1_000_003 * stage) % 2**32
-        return batches(tokens, length=here.length, batch=here.batch, seed=seed, packing=config.data.packing)
-
-    evaluate = make_evaluate(config, workdir, console)
-    params = initial_params(config, models[0])
-    count = sum(x.size for x in jax.tree.leaves(params))
-    console.print(
-        f'{count / 1e6:.2f} M parameters, {len(tokens)} documents of {tokens.label} '
-        f'({tokens.bytes / 1e6:.1f} MB), {jax.device_count()} x {jax.devices()[0].device_kind}',
-        highlight=False,
-    )
-    loop(
-        Experiment(
-            config=config.train,
-            models=models,
-            params=params,
-            batches=stage_batches,
-            evaluate=evaluate,
-            evaluate_every=config.eval.every,
-            metadata={'data_fingerprint': tokens.fingerprint},
-        ),
-        workdir,
-    )
+    here = config.stages[stage]
+    seed = (config.seed + 1_000_003 * stage) % 2**32
+    return batches(tokens, length=here.length, batch=here.batch, seed=seed, packing=config.data.packing)
 
 
 def initial_params(config: ExperimentConfig, model: ModelConfig) -> Tree:
@@ -139,3 +126,19 @@ def initial_params(config: ExperimentConfig, model: ModelConfig) -> Tree:
     abstract = jax.eval_shape(lambda key: init(model, key), key)
     with Checkpoints(Path(config.init_from) / 'checkpoints', keep=None) as checkpoints:
         return checkpoints.restore(abstract, part='params')[0]
+
+
+def describe(model: ModelConfig, tokens: Tokens) -> None:
+    """One line on what is about to run."""
+    import jax
+    from rich.console import Console
+
+    from lcx.models import init
+
+    shapes = jax.eval_shape(lambda key: init(model, key), jax.random.key(0))
+    count = sum(x.size for x in jax.tree.leaves(shapes))
+    Console(stderr=True).print(
+        f'{count / 1e6:.2f} M parameters, {len(tokens)} documents of {tokens.label} '
+        f'({tokens.bytes / 1e6:.1f} MB), {jax.device_count()} x {jax.devices()[0].device_kind}',
+        highlight=False,
+    )

@@ -34,7 +34,7 @@ HEARTBEAT = 10  # seconds between signs of life
 EXPIRY = 120  # seconds without one after which the lock of another machine is stale; above clock differences
 
 # What may differ when a run goes on: it changes nothing that is trained. All else is the run's identity.
-RUNTIME = ('checkpoint', 'eval', 'label', 'log')
+RUNTIME = ('checkpoint', 'data.directory', 'eval', 'label', 'log')
 
 PACKAGES = ('lcx', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
@@ -132,7 +132,7 @@ def check_config(saved: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: names every other field that differs, with its old and its new value.
     """
-    changes = _changes('', _identity(saved), _identity(new), grows='stages')
+    changes = _changes('', saved, new, grows='stages')
     if changes:
         raise ConfigError(
             'the workdir holds a run of another configuration, and these fields cannot change on the way: '
@@ -202,12 +202,10 @@ def _boot() -> str:
         return socket.gethostname()  # not Linux
 
 
-def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in RUNTIME}
-
-
 def _changes(path: str, old: Any, new: Any, grows: str) -> list[str]:
     """'path: old -> new' for every leaf that differs; the list at ``grows`` may get more items."""
+    if path in RUNTIME:
+        return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = {**old, **new}
         pairs = [(f'{path}.{k}' if path else k, old.get(k, _ABSENT), new.get(k, _ABSENT)) for k in keys]

@@ -12,6 +12,7 @@ from lcx import config
 from lcx.attention import ATTENTION, masks
 from lcx.config import Options
 from lcx.errors import ConfigError, unknown
+from lcx.models.linear import OUTPUT
 from lcx.positions import POSITIONS, Position
 from lcx.positions.extension import pinned
 
@@ -20,7 +21,7 @@ DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 # What the backward pass keeps of a layer's forward pass; None keeps everything.
 REMAT = {
     'none': None,
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'dots': jax.checkpoint_policies.save_only_these_names(OUTPUT),
     'full': jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -35,6 +36,7 @@ class LayerKind:
     position: Options | None = None  # None: the model's
 
     def __post_init__(self) -> None:
+        config.freeze_fields(self)
         if self.mixer not in MIXERS:
             raise ConfigError(unknown('mixer', self.mixer, MIXERS))
         if self.attention not in ATTENTION:
@@ -73,6 +75,7 @@ class ModelConfig:
     trained_length: int = 2048  # the length the parameters know: what extension methods extend
 
     def __post_init__(self) -> None:
+        config.freeze_fields(self)
         config.positive(
             self, 'vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_dim', 'hidden', 'norm_eps', 'softcap',
             'trained_length',

@@ -8,8 +8,11 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from lcx.types import Array, Float
+
+OUTPUT = 'projection'  # what rematerialisation policies call the results: they cannot look into ``linear``
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -49,7 +52,7 @@ class Projection(nn.Module):
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     names: tuple[str, ...]
-    init: Callable = nn.initializers.lecun_normal()
+    kernel_init: Callable = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: Float[Array, '... I']) -> Float[Array, '... O']:
@@ -58,8 +61,8 @@ class Projection(nn.Module):
         def init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
             # The initialiser sees a matrix, so that its fan-in is that of the map.
             flat = functools.reduce(int.__mul__, shape[:axes]), functools.reduce(int.__mul__, shape[axes:])
-            return self.init(key, flat, dtype).reshape(shape)
+            return self.kernel_init(key, flat, dtype).reshape(shape)
 
         init = nn.with_logical_partitioning(init, self.names)
         kernel = self.param('kernel', init, (*self.inputs, *self.outputs), jnp.float32)
-        return linear(x, kernel, axes)
+        return checkpoint_name(linear(x, kernel, axes), OUTPUT)

@@ -7,7 +7,7 @@ HuggingFaceTB/SmolLM2-135M, meta-llama/Llama-3.2-1B, meta-llama/Llama-3.1-8B).
 from lcx.config import Options
 
 PRESETS = {
-    'tiny': dict(width=192, layers=4, heads=4, kv_heads=4, head_dim=48, hidden=512, tie_embeddings=True),
+    'tiny': dict(width=192, layers=4, heads=3, kv_heads=3, head_dim=64, hidden=512, tie_embeddings=True),
     'small': dict(width=512, layers=8, heads=8, kv_heads=4, head_dim=64, hidden=1408, tie_embeddings=True),
     'smollm2_135m': dict(
         vocab=49152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64, hidden=1536, tie_embeddings=True,

@@ -21,7 +21,7 @@ class Scores(NamedTuple):
 
     nll: Float[Array, 'B T']  # -log p(target), nats
     log_norm: Float[Array, 'B T']  # log of the softmax denominator
-    hit: Float[Array, 'B T']  # 1 where the target was the most probable token
+    hit: Float[Array, 'B T']  # 1 where the target was more probable than every other token
 
 
 def score(config: ModelConfig, params: Tree, batch: Batch, *, chunk: int) -> Scores:
@@ -43,7 +43,7 @@ def score(config: ModelConfig, params: Tree, batch: Batch, *, chunk: int) -> Sco
         # A comparison instead of a gather: its gradient is dense and cheap, and it shards over the vocabulary.
         at_target = targets[..., None] == jnp.arange(config.vocab)
         of_target = jnp.sum(jnp.where(at_target, logits, 0), axis=-1)
-        hit = of_target >= jnp.max(jax.lax.stop_gradient(logits), axis=-1)
+        hit = jnp.sum(logits >= of_target[..., None], axis=-1) == 1  # the target alone: a tie is no answer
         return None, Scores(log_norm - of_target, log_norm, hit.astype(jnp.float32))
 
     _, scores = jax.lax.scan(one, None, (cut(hidden), cut(batch.targets)))

@@ -55,10 +55,13 @@ class OptimizerConfig:
         for name, choices in (('name', OPTIMIZERS), ('schedule', SCHEDULES)):
             if getattr(self, name) not in choices:
                 raise ConfigError(unknown(name, getattr(self, name), choices))
-        for name in ('beta1', 'beta2', 'warmup', 'decay', 'final'):
+        for name in ('beta1', 'beta2'):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f'{name}: {getattr(self, name)} must be at least 0 and below 1.')
+        for name in ('warmup', 'decay', 'final'):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f'{name}: {getattr(self, name)} must lie between 0 and 1.')
-        if self.warmup + self.decay > 1:
+        if self.schedule == 'wsd' and self.warmup + self.decay > 1:
             raise ConfigError(
                 f'decay: {self.decay} and warmup {self.warmup} together exceed the whole stage.'
             )

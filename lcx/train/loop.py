@@ -1,31 +1,34 @@
 """The training loop: stages of steps, with logging, checkpoints, evaluation, and a clean end for every reason to stop.
 
-The loop never waits for the device except to read what is already there: the metrics of a step are looked at after
-the next one has been started.
+The device always has a step to work on: the metrics of a step are read after the next one has been started. Only
+before a checkpoint does the loop wait for the newest step, because only a state known to be good is saved, and only
+after its row is written: a run that is killed and continued has every row once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lcx import config as configuration
 from lcx.data.pipeline import BatchIterator
-from lcx.errors import NonFiniteError, Preempted
-from lcx.models import ModelConfig
+from lcx.errors import DataError, NonFiniteError, Preempted
+from lcx.models import ModelConfig, init
 from lcx.train import state as states
 from lcx.train.checkpoint import Checkpoints
 from lcx.train.config import TrainConfig
 from lcx.train.loss import loss_sums
-from lcx.train.metrics import Metrics
+from lcx.train.metrics import Metrics, write_atomic
 from lcx.train.optimizer import optimizer
 from lcx.train.progress import Progress, Rates
 from lcx.train.schedule import schedule
@@ -39,17 +42,26 @@ class Experiment(NamedTuple):
 
     config: TrainConfig
     models: tuple[ModelConfig, ...]  # one per stage
-    params: Tree  # to start from, when there is no checkpoint
+    params: Callable[[], Tree]  # to start from, when there is no checkpoint
     batches: Callable[[int], BatchIterator]  # stage number -> its global batches
     evaluate: Callable[[Tree, ModelConfig, int], None]  # (params, model, step): writes its own results
     evaluate_every: int | None
-    metadata: dict[str, Any]  # kept in every checkpoint
+    metadata: dict[
+        str, Any
+    ]  # of what it starts from: kept in every checkpoint, and a run only goes on with the same
 
 
 def train(experiment: Experiment, workdir: Path) -> TrainState:
-    """Runs what is left of the experiment in ``workdir`` and evaluates at the end.
+    """Runs what is left of the experiment in ``workdir`` and evaluates at the end; returns the final state.
 
-    Raises Preempted after SIGTERM (state saved), NonFiniteError (parameters as before the bad step).
+    Checkpoints are taken every ``config.checkpoint.every`` steps, before every evaluation and at the end of stages.
+    An evaluation that was cut short is repeated when the run goes on, and so is the one at the end.
+
+    Raises:
+        Preempted: SIGTERM came; the state is saved.
+        NonFiniteError: a loss or gradient was not finite; the step is not taken, and no checkpoint holds it.
+        DataError: a checkpoint was made with other ``metadata``.
+        StorageError: a checkpoint or a row cannot be written, or no checkpoint is intact.
     """
     config = experiment.config
     with (
@@ -57,27 +69,47 @@ def train(experiment: Experiment, workdir: Path) -> TrainState:
         StopSignal() as stop,
     ):
         state, extra = restore_or_create(experiment, checkpoints)
+        step = int(state.step)
+        if extra is not None and evaluates_after(experiment, step):
+            with stop.at_once():
+                experiment.evaluate(state.params, experiment.models[extra['stage']], step)
         with (
-            Metrics(workdir, tensorboard=config.log.tensorboard, after=int(state.step)) as metrics,
-            Progress(config.steps, int(state.step)) as progress,
+            Metrics(workdir, tensorboard=config.log.tensorboard, after=step) as metrics,
+            Progress(config.steps, step) as progress,
         ):
-            for stage in range(config.stage_at(int(state.step)), len(config.stages)):
+            for stage in range(config.stage_at(step), len(config.stages)):
                 loop = StageLoop(experiment, stage, checkpoints, metrics, progress, stop, workdir)
                 state = loop.run(state, extra)
                 extra = None
         checkpoints.wait()
-        experiment.evaluate(state.params, experiment.models[-1], config.steps)
+        with stop.at_once():
+            experiment.evaluate(state.params, experiment.models[-1], config.steps)
     return state
 
 
 def restore_or_create(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, dict | None]:
     """The newest checkpoint's state and its JSON, or a fresh state and None."""
     config = experiment.config
-    fresh = states.create(experiment.params, _optimizer(config, 0), jax.random.key(config.seed))
+    key = jax.random.key(config.seed)
     if checkpoints.latest() is None:
-        return fresh, None
-    state, extra, _ = checkpoints.restore(states.abstract(fresh))
+        return states.create(experiment.params(), _optimizer(config, 0), key), None
+    abstract = jax.eval_shape(
+        lambda key: states.create(init(experiment.models[0], key), _optimizer(config, 0), key), key
+    )
+    state, extra, step = checkpoints.restore(abstract)
+    for name, value in experiment.metadata.items():
+        if extra.get(name) != value:
+            raise DataError(
+                f'{name}: {value!r} now, but {extra.get(name)!r} in checkpoint {step}: the data changed since. '
+                'Restore it, or give another --workdir.'
+            )
     return state, extra
+
+
+def evaluates_after(experiment: Experiment, step: int) -> bool:
+    """Whether there is an evaluation between ``step`` and the next one."""
+    every = experiment.evaluate_every
+    return every is not None and 0 < step < experiment.config.steps and step % every == 0
 
 
 def _optimizer(config: TrainConfig, stage: int) -> Any:
@@ -123,8 +155,10 @@ class StageLoop:
         self.checkpoints, self.metrics, self.progress, self.stop = checkpoints, metrics, progress, stop
         self.config, self.model = experiment.config, experiment.models[stage]
         here = self.config.stages[stage]
-        self.end = self.config.start_of(stage) + here.steps
-        self.rate = _rate(self.config, stage)
+        self.start = self.config.start_of(stage)
+        self.end = self.start + here.steps
+        # As numbers for the log: computed when a row is written, they would queue behind the running step.
+        self.learning_rates = np.asarray(_rate(self.config, stage)(jnp.arange(self.start, self.end)))
         self.flops = self.model.flops(here.length)
         sums = functools.partial(
             loss_sums, self.model, z_loss=self.config.loss.z_loss, chunk=self.config.loss.chunk
@@ -148,45 +182,47 @@ class StageLoop:
         rates = Rates(self.flops)
         pending: tuple[int, Batch, dict] | None = None
         self.progress.stage(self.stage, len(self.config.stages), self.config.stages[self.stage].length)
+        self.stop.check()  # all there is so far is saved, and the first step may compile for minutes
         while step < self.end:
             batch = next(batches)
             state, metrics = self.step(state, batch)
             step += 1
+            self.checkpoints.poll()
             if pending is not None:
-                self.look(*pending, state)
-                rates.add(pending[2])
-                if pending[0] % self.config.log.every == 0:
-                    self.log(pending[0], rates)
+                self.finish(*pending, state, rates)
             pending = (step, batch, metrics)
-            last = step == self.end
-            if last or self.stop.asked or step % self.config.checkpoint.every == 0:
-                self.look(*pending, state)  # a checkpoint is only ever taken of a state known to be finite
+            stopping, evaluating = self.stop.asked, evaluates_after(self.experiment, step)
+            if stopping or evaluating or step == self.end or step % self.config.checkpoint.every == 0:
+                self.finish(*pending, state, rates)
+                pending = None
                 self.save(state, step, batches)
-            if self.stop.asked:
+            if stopping:
                 self.checkpoints.wait()
-                raise Preempted(f'stopped at step {step} of {self.config.steps}; the same command continues.')
-            every = self.experiment.evaluate_every
-            if every and step % every == 0 and step < self.config.steps:
-                self.experiment.evaluate(state.params, self.model, step)
-        if pending is not None:
-            rates.add(pending[2])
-            self.log(step, rates)
+                self.stop.check()
+            if evaluating:
+                with self.stop.at_once():
+                    self.experiment.evaluate(state.params, self.model, step)
         return state
 
+    def finish(self, step: int, batch: Batch, metrics: dict, state: TrainState, rates: Rates) -> None:
+        """Waits for a step, makes sure that it was good, and writes its row if one is due."""
+        self.look(step, batch, metrics, state)
+        rates.add(metrics)
+        if step % self.config.log.every == 0 or step == self.end:
+            rate = float(self.learning_rates[step - 1 - self.start])
+            row = {'stage': self.stage, 'learning_rate': rate, **rates.take()}
+            self.metrics.write(step, row)
+            self.progress.update(step, row)
+
     def save(self, state: TrainState, step: int, batches: BatchIterator) -> None:
-        stage = self.stage
+        """Starts a checkpoint of ``state`` and of the position in the data."""
         extra = {
             **self.experiment.metadata,
-            'stage': stage,
+            'stage': self.stage,
             'data': batches.get_state(),
             'model': configuration.plain(self.model),
         }
         self.checkpoints.save(step, state, extra)
-
-    def log(self, step: int, rates: Rates) -> None:
-        row = {'stage': self.stage, 'learning_rate': float(self.rate(step - 1)), **rates.take()}
-        self.metrics.write(step, row)
-        self.progress.update(step, row)
 
     def look(self, step: int, batch: Batch, metrics: dict, state: TrainState) -> None:
         """Raises NonFiniteError, with everything needed to find the cause, if the step was bad."""
@@ -201,23 +237,45 @@ class StageLoop:
             'batch_ids': np.asarray(batch.ids).tolist(),
             'batch_sha256': hashlib.sha256(blob).hexdigest(),
             'parameter_norms': {
-                jax.tree_util.keystr(path, simple=True, separator='.'): float(np.linalg.norm(np.asarray(x)))
+                jax.tree_util.keystr(path, simple=True, separator='.'): float(
+                    np.linalg.norm(np.asarray(x, np.float64))
+                )
                 for path, x in jax.tree_util.tree_flatten_with_path(state.params)[0]
             },
         }
         path = self.workdir / 'nonfinite.json'
-        path.write_text(json.dumps(report, indent=1))
+        write_atomic(path, json.dumps(report, indent=1) + '\n')
         raise NonFiniteError(
             f'step {step}: loss {report["loss"]}, gradient norm {report["grad_norm"]} on the windows '
-            f'{report["batch_ids"]}. Parameters are those before the step; details are in {path}.'
+            f'{report["batch_ids"]}. The step was not taken and is in no checkpoint; details are in {path}. '
+            'What helps is a new run with a lower optimizer.learning_rate or a longer optimizer.warmup.'
         )
 
 
 class StopSignal:
-    """Turns the first SIGTERM into a flag; the second ends the process at once."""
+    """While entered, turns the first SIGTERM into a flag to look at between steps; the second ends the process.
+
+    Inside ``at_once``, where work goes on that can be repeated, the first one raises Preempted there and then.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self._at_once = False
+
+    def check(self) -> None:
+        """Raises Preempted if SIGTERM came."""
+        if self.asked:
+            raise Preempted('stopped by SIGTERM; the state is saved, and the same command continues.')
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        self._at_once = True
+        try:
+            self.check()
+            yield
+            self.check()  # what is raised in a destructor or a callback of C++ is lost
+        finally:
+            self._at_once = False
 
     def __enter__(self) -> StopSignal:
         self._previous = signal.signal(signal.SIGTERM, self._handle)
@@ -231,3 +289,5 @@ class StopSignal:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
         self.asked = True
+        if self._at_once:
+            self.check()

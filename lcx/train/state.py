@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -22,10 +21,3 @@ class TrainState(NamedTuple):
 def create(params: Tree, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
     """The state before the first step."""
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key, jnp.ones((), bool))
-
-
-def abstract(state: TrainState) -> TrainState:
-    """Shapes, types and shardings of a state, for restoring a checkpoint onto them."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, 'sharding', None)), state
-    )

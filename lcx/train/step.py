@@ -29,7 +29,7 @@ def train_step(
     """
     key = jax.random.fold_in(state.key, state.step)
     grads, nll, weight = gradients(state.params, batch, key, loss_sums, accumulate)
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     good = jnp.isfinite(nll) & jnp.isfinite(norm) & state.finite
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     stepped = (state.step + 1, optax.apply_updates(state.params, updates), opt_state)

@@ -5,9 +5,9 @@ Mohtashami & Jaggi, "Landmark Attention", arXiv 2305.16300, whose wording this i
     The grass is green. The sky is blue. [...] The pass key is 68362. Remember it. 68362 is the pass key. The grass
     is green. [...] What is the pass key? The pass key is 68362
 
-The answer is the last five digits; they alone carry weight. The hiding place is uniform over the filler. The
-paper's introduction ("There is an important info hidden inside a lot of irrelevant text. ...") stands in front
-wherever there is room for it.
+The answer is the last number with the space before it; it alone carries weight. The hiding place is uniform over the
+filler. The paper's introduction ("There is an important info hidden inside a lot of irrelevant text. ...") stands in
+front where it leaves at least as much room to the filler: from length 395 on, in bytes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Passkey:
         if room < 0:
             raise DataError(f'passkey: length {length} is too short; the least is {length - room} tokens.')
         introduction = encode(INTRODUCTION)
-        if room < len(introduction):
+        if room < 2 * len(introduction):
             introduction = introduction[:0]
         filler = encode(FILLER)
         room -= len(introduction)

@@ -1,0 +1,204 @@
+"""What every attention implementation keeps; an implementation buys the suite with one row.
+
+    class TestContract(AttentionContract):
+        rows = [Row('dense', dense.attend), Row('blockwise', functools.partial(blockwise.attend, block=16))]
+
+Values and gradients are compared with NumPy float64. Most tests ask new data of the few programs that the cases
+have compiled, since positions and segments are data.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcx.attention import both, causal
+from lcx.types import Where
+from tests.contracts.attention_reference import BIASES, CASES, B, Case, H, Inputs, N, draw, plain, shuffle
+from tests.contracts.attention_reference import reference as exact
+
+BY_NAME = {case.name: case for case in CASES}
+CAUSAL, PACKED, STREAMING = (BY_NAME[name] for name in ('causal', 'packed, all at once', 'streaming'))
+
+
+class Row(NamedTuple):
+    """An implementation, set up so that 40 tokens are several of its blocks."""
+
+    name: str
+    attend: Callable
+    atol: float = 2e-5  # of fp32 values and gradients, for inputs from a normal distribution
+
+
+class AttentionContract:
+    """Inherit, and set ``rows``."""
+
+    rows: list[Row]
+
+    def pytest_generate_tests(self, metafunc):
+        metafunc.parametrize('row', self.rows, ids=lambda row: row.name)
+
+    @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
+    def test_values_and_gradients(self, row, case):
+        x, where, d_out = draw(case)
+        close(run(row, case)(x, where, d_out), exact(case, x, where, d_out), row.atol)
+
+    @pytest.mark.parametrize('case', [PACKED, STREAMING], ids=lambda case: case.name)
+    def test_order_in_memory_means_nothing(self, row, case):
+        x, where, d_out = draw(case)
+        moved, order = shuffle(where)
+        tokens = Inputs(*(np.take_along_axis(a, order[..., None, None], axis=1) for a in x[:3]), *x[3:])
+        found = run(row, case)(tokens, moved, np.take_along_axis(d_out, order[..., None, None], axis=1))
+        out, d = run(row, case)(x, where, d_out)
+        in_order = [np.take_along_axis(a, order[..., None, None], axis=1) for a in (out, *d[:3])]
+        close(found, (in_order[0], Inputs(*in_order[1:], *d[3:])), row.atol)
+
+    def test_positions_may_be_far_and_negative(self, row):
+        x, where, d_out = draw(CAUSAL)
+        for shift in (-(2**30), 2**30):
+            moved = where._replace(q_pos=where.q_pos + shift, k_pos=where.k_pos + shift)
+            equal(run(row, CAUSAL)(x, moved, d_out), run(row, CAUSAL)(x, where, d_out))
+
+    def test_packed_is_separate(self, row):
+        x, where, d_out = draw(PACKED)
+        out, d = run(row, PACKED)(x, where, d_out)
+        parts = []
+        for document in (1, 2):  # the same program, with the other document as padding
+            alone = where._replace(**{f: np.where(where.q_seg == document, 1, 0) for f in ('q_seg', 'k_seg')})
+            parts.append(run(row, PACKED)(x, alone, d_out))
+        close((out, d), jax.tree.map(np.add, *parts), row.atol)
+
+    def test_content_of_padding_changes_nothing(self, row):
+        x, where, d_out = draw(PACKED)
+        padding = (where.q_seg == 0)[..., None, None]
+        q, k, v, d_bad = (np.where(padding, np.nan, a) for a in (*x[:3], d_out))
+        out, d = run(row, PACKED)(x._replace(q=q, k=k, v=v), where, d_bad)
+        equal((out, d), run(row, PACKED)(x, where, d_out))
+        for a in (out, *d[:3]):
+            np.testing.assert_array_equal(np.where(padding, a, 0), 0)
+
+    @pytest.mark.parametrize('case', [CAUSAL, STREAMING], ids=lambda case: case.name)
+    def test_no_gradient_from_the_future(self, row, case):
+        x, where, d_out = draw(case)
+        for t in (0, 13, 14, 27, 39):  # inside blocks and at their ends
+            _, d = run(row, case)(x, where, np.where(np.arange(40)[:, None, None] == t, d_out, 0))
+            assert not np.any(d.k[:, t + 1 :]) and not np.any(d.v[:, t + 1 :])
+            assert not np.any(np.delete(d.q, t, axis=1))
+            assert np.all(np.any(d.v[:, t], axis=-1))
+            assert t == 0 or np.all(np.any(d.k[:, t], axis=-1))  # one key alone: nothing to choose
+
+    @pytest.mark.parametrize('name', ['causal', 'by head'])  # without and with sink logits
+    def test_rows_that_see_nothing_are_zero(self, row, name):
+        case, blind = BY_NAME[name], 18  # queries before the first key: a whole block and a part
+        x, _, d_out = draw(case)
+        where = plain(40, 40, first=-blind)
+        out, d = run(row, case)(x, where, d_out)
+        close((out, d), exact(case, x, where, d_out), row.atol)
+        assert not np.any(out[:, :blind]) and not np.any(d.q[:, :blind])
+        assert np.all(np.any(out[:, blind:], axis=-1))
+        nobody = where._replace(k_seg=np.zeros_like(where.k_seg))
+        for a in jax.tree.leaves(run(row, case)(x, nobody, d_out)):
+            assert not np.any(a)
+
+    def test_bfloat16_stays_near_float32(self, row):
+        x, where, d_out = draw(PACKED)
+        low = Inputs(*(jnp.asarray(a, jnp.bfloat16) for a in x[:3]), *x[3:])
+        d_low = jnp.asarray(d_out, jnp.bfloat16)
+        out, d = run(row, PACKED)(low, where, d_low)
+        assert [a.dtype for a in (out, *d)] == [jnp.bfloat16] * 4 + [jnp.float32] * 2
+        wide = Inputs(*(np.float32(a) for a in low))
+        expected, d_expected = exact(PACKED, wide, where, np.float32(d_low))
+        for a, e in zip((out, *d), (expected, *d_expected)):
+            np.testing.assert_allclose(np.float32(a), e, atol=2**-7 * abs(e).max())
+
+    def test_vmap(self, row):
+        draws = [draw(PACKED, seed) for seed in (0, 1)]
+        draws[1] = (draws[1][0], shuffle(draws[1][1])[0], draws[1][2])
+        stacked = jax.tree.map(lambda *a: np.stack(a), *draws)
+        found = jax.jit(jax.vmap(call(row, PACKED)))(*stacked)
+        for i, (x, where, d_out) in enumerate(draws):
+            close(jax.tree.map(lambda a, i=i: a[i], found), exact(PACKED, x, where, d_out), row.atol)
+
+    def test_compiles_once_per_shape(self, row):
+        traces = []
+
+        @jax.jit
+        def counted(x, where):
+            traces.append(where.q_pos.shape)
+            return row.attend(*x[:3], where, both(causal, causal))  # made anew each time, and still one rule
+
+        x, where, _ = draw(BY_NAME['short'])
+        for shift in range(3):
+            counted(x, where._replace(q_pos=where.q_pos + shift))
+        assert traces == [(B, 7)]
+
+    @pytest.mark.parametrize(
+        ('change', 'message'),
+        [
+            ({'q': np.zeros((B, 7, N))}, r'q has shape \(2, 7, 4\); expected 4 axes'),
+            ({'k': np.zeros((B, 7, N, H), int)}, 'k is int64; expected a floating type'),
+            ({'v': np.zeros((B, 6, N, H))}, r'v has shape \(2, 6, 4, 8\); expected \(2, 7, 4, 8\) \(B S K H'),
+            ({'k': np.zeros((3, 7, N, H))}, r'k has shape \(3, 7, 4, 8\); expected \(2, 7, 4, 8\)'),
+            (
+                {'k': np.zeros((B, 7, 3, H)), 'v': np.zeros((B, 7, 3, H))},
+                '4 query heads .* not a multiple of 3 key heads',
+            ),
+            ({'where': plain(7, 8)}, r'where.k_pos has shape \(2, 8\); expected \(2, 7\) \(B S\)'),
+            ({'sink_logits': np.zeros(N + 1)}, r'sink_logits has shape \(5,\); expected \(4,\) \(N\)'),
+            ({'rule': 'causal'}, 'rule is a str; expected a Rule such as causal'),
+            (
+                {'bias': lambda w: w.q_pos[:, :, None] * w.k_pos[:, None, :]},
+                r'bias gave a block of shape \(2, 7, 7\); expected one that broadcasts to \(2, 4, 7, 7\)',
+            ),
+            (
+                {'rule': causal._replace(allow=lambda w: causal.allow(w).repeat(3, axis=1))},
+                r'rule gave a block of shape \(2, 3, 7, 7\)',
+            ),
+        ],
+    )
+    def test_errors_name_argument_shape_and_expectation(self, row, change, message):
+        x = jnp.zeros((B, 7, N, H))
+        arguments = {'q': x, 'k': x, 'v': x, 'where': plain(7, 7), 'rule': causal, **change}
+        with pytest.raises(ValueError, match=message):
+            row.attend(**arguments)
+
+
+def call(row: Row, case: Case) -> Callable[[Inputs, Where, Any], tuple[jax.Array, Inputs]]:
+    """``(inputs, where, d_out) -> (out, gradients)`` of a case."""
+
+    def out_and_gradients(x: Inputs, where: Where, d_out: jax.Array) -> tuple[jax.Array, Inputs]:
+        def forward(x: Inputs) -> jax.Array:
+            bias = None if case.bias is None else jax.tree_util.Partial(BIASES[case.bias].apply, x.table)
+            options = {'scale': case.scale, 'softcap': case.softcap, 'sink_logits': x.sinks}
+            return row.attend(x.q, x.k, x.v, where, case.rule, bias, **options)
+
+        out, pull = jax.vjp(forward, x)
+        return out, pull(d_out)[0]
+
+    return out_and_gradients
+
+
+@functools.cache
+def run(row: Row, case: Case) -> Callable:
+    """The compiled program of a case; NumPy comes out."""
+    compiled = jax.jit(call(row, case))
+    return lambda *arguments: jax.device_get(compiled(*arguments))
+
+
+def close(found: tuple, expected: tuple, atol: float) -> None:
+    """Compares ``(out, gradients)``; gradients of tables and sinks sum over many pairs, so relative to their size."""
+    (out, d), (e_out, e) = found, expected
+    np.testing.assert_allclose(out, e_out, atol=atol)
+    for name, gradient, wanted in zip(Inputs._fields, d, e):
+        assert (gradient is None) == (wanted is None), name
+        if wanted is not None:
+            np.testing.assert_allclose(
+                gradient, wanted, atol=atol * max(1, np.max(np.abs(wanted))), err_msg=name
+            )
+
+
+def equal(found: tuple, expected: tuple) -> None:
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

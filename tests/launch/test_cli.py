@@ -1,0 +1,234 @@
+"""The command line: what is wrong with it is said in a sentence, at once, before any device is touched."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Runs the command lines given as JSON and prints the exit code, the words on stderr and stdout, the seconds and
+# whether JAX has looked for devices, of each.
+RUNNER = """
+import contextlib, io, json, sys, time
+from jax._src import xla_bridge
+from lcx.launch import cli
+fates = []
+for words in json.loads(sys.argv[1]):
+    out, err, since = io.StringIO(), io.StringIO(), time.monotonic()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.run(['lcx', *words])
+    took = time.monotonic() - since
+    fates.append([code, err.getvalue(), out.getvalue(), took, xla_bridge.backends_are_initialized()])
+print(json.dumps(fates))
+"""
+
+
+class Fate(NamedTuple):
+    """How a command line ended."""
+
+    code: int
+    stderr: str
+    stdout: str
+    seconds: float
+    devices: bool
+
+
+# A configuration file whose argument is a field of the layer kind and a value: FILE:attention=dens.
+KIND = """
+from configs import base
+def get_config(arg):
+    config = base.get_config('smoke')
+    name, _, value = arg.partition('=')
+    kind = next(iter(config.model.kinds))
+    config.model.kinds[kind][name] = ({'name': value},) if name == 'rule' else value
+    return config
+"""
+
+SMOKE = ('train', '--config=configs/base.py:smoke')
+NEW = (*SMOKE, '--workdir={here}/new')
+TEXT = (*NEW, '--config.data.source=text')
+SAVED = (*SMOKE, '--workdir={here}/saved')
+
+# name -> (command line, parts of the message). {here} is a directory of the tests' own.
+BAD = {
+    'unknown verb': (('trian',), ["verb: unknown 'trian'", "Did you mean 'train'?"]),
+    'unknown flag': ((*SMOKE, '--wrkdir=x'), ["unknown '--wrkdir'", "Did you mean '--workdir'?"]),
+    'word without a flag': ((*NEW, 'smoke'), ["'smoke' is not a flag", '--name=value']),
+    'no workdir': (SMOKE, ['--workdir is required', '--workdir=runs/']),
+    'no config': (('train', '--workdir={here}/new'), ['--config is required', 'configs/base.py']),
+    'missing config file': (
+        ('train', '--config=configs/bse.py', '--workdir={here}/new'),
+        ["'configs/bse.py' is not a file", "Did you mean 'configs/base.py'?"],
+    ),
+    'unknown argument of a config': (
+        ('train', '--config=configs/base.py:smok', '--workdir={here}/new'),
+        ["'smok' is unknown", 'smoke'],
+    ),
+    'unknown field': (
+        (*NEW, '--config.optimizer.learning_rat=1'),
+        ['optimizer.learning_rat=1', "Did you mean 'learning_rate'?"],
+    ),
+    'unknown field of a stage': (
+        (*NEW, '--config.stages[0].lenght=3'),
+        ['stages[0].lenght=3', "Did you mean 'length'?"],
+    ),
+    'stage that is not there': ((*NEW, '--config.stages[3].steps=3'), ['stages[3].steps=3', '1 entries']),
+    'text for an int': ((*NEW, '--config.seed=abc'), ["seed: 'abc'", 'int']),
+    'text for a float': ((*NEW, '--config.optimizer.clip=high'), ["optimizer.clip: 'high'", 'float']),
+    'text for a bool': ((*NEW, '--config.log.tensorboard=maybe'), ["log.tensorboard: 'maybe'", 'bool']),
+    'text for stages': ((*NEW, '--config.stages=abc'), ["'abc' is a str", 'stages']),
+    'no stages': ((*NEW, '--config.stages=()'), ['stages: ()', 'at least one']),
+    'unknown position method': (
+        (*NEW, '--config.model.position.name=yarm'),
+        ["model.position.name: unknown 'yarm'", "Did you mean 'yarn'?"],
+    ),
+    'option of another position method': (
+        (*NEW, '--config.model.position.beta_fast=3.0'),
+        ["model.position.beta_fast (of 'rope')", 'theta'],
+    ),
+    'factor below 1': (
+        (*NEW, '--config.model.position.name=pi', '--config.model.position.factor=0.5'),
+        ['model.position.factor: 0.5', 'at least 1'],
+    ),
+    'unknown preset': (
+        (*NEW, '--config.model.preset=tinny'),
+        ["model.preset: unknown 'tinny'", "Did you mean 'tiny'?"],
+    ),
+    'unknown dtype': (
+        (*NEW, '--config.model.dtype=float23'),
+        ["model.dtype: unknown 'float23'", "Did you mean 'float32'?"],
+    ),
+    'unknown rule': (
+        ('train', '--config={here}/kind.py:rule=casual', '--workdir={here}/new'),
+        ["unknown 'casual'", 'rule[0].name', "Did you mean 'causal'?"],
+    ),
+    'rule without its number': (
+        ('train', '--config={here}/kind.py:rule=window', '--workdir={here}/new'),
+        ["rule[0].size: 'window' needs it"],
+    ),
+    'unknown attention': (
+        ('train', '--config={here}/kind.py:attention=dens', '--workdir={here}/new'),
+        ["attention: unknown 'dens'", "Did you mean 'dense'?"],
+    ),
+    'unknown layer kind': ((*NEW, "--config.model.pattern=('locl',)"), ["model.pattern: unknown 'locl'"]),
+    'unknown packing': (
+        (*NEW, '--config.data.packing=firstfit'),
+        ["data.packing: unknown 'firstfit'", "Did you mean 'first_fit'?"],
+    ),
+    'unknown tokenizer': (
+        (*NEW, '--config.data.tokenizer=byte'),
+        ["data.tokenizer: unknown 'byte'", "Did you mean 'bytes'?"],
+    ),
+    'unknown optimizer': (
+        (*NEW, '--config.optimizer.name=adam'),
+        ["optimizer.name: unknown 'adam'", "Did you mean 'adamw'?"],
+    ),
+    'unknown schedule': (
+        (*NEW, '--config.optimizer.schedule=cosin'),
+        ["optimizer.schedule: unknown 'cosin'", "Did you mean 'cosine'?"],
+    ),
+    'unknown evaluator': (
+        (*NEW, "--config.eval.run=('perplexty',)"),
+        ["eval.run: unknown 'perplexty'", "Did you mean 'perplexity'?"],
+    ),
+    'unknown source': (
+        (*NEW, '--config.data.source=txt'),
+        ["data.source: unknown 'txt'", "Did you mean 'text'?"],
+    ),
+    'source without files': (TEXT, ['data.files: empty']),
+    'missing text file': (
+        (*TEXT, "--config.data.files=('{here}/nothere.txt',)"),
+        ["data.files: '{here}/nothere.txt' matches no file"],
+    ),
+    'kv_heads that do not divide heads': (
+        (*NEW, '--config.model.heads=4', '--config.model.kv_heads=3'),
+        ['model.kv_heads: 3', 'heads=4', 'nearest that does is 2'],
+    ),
+    'layers that the pattern does not fill': (
+        (*NEW, "--config.model.pattern=('global', 'global')", '--config.model.layers=3'),
+        ['model.layers: 3', 'pattern length 2', 'nearest that is: 2'],
+    ),
+    'batch that accumulate does not divide': (
+        (*NEW, '--config.optimizer.accumulate=3', '--config.stages[0].batch=8'),
+        ['stages[0].batch: 8', 'optimizer.accumulate=3', 'nearest that is: 9'],
+    ),
+    'negative steps': ((*NEW, '--config.stages[0].steps=-5'), ['stages[0].steps: -5', 'greater than 0']),
+    'negative seed': ((*NEW, '--config.seed=-1'), ['seed: -1', 'between 0 and']),
+    'length that is not a power of two': (
+        (*NEW, '--config.eval.lengths=(100,)'),
+        ['eval.lengths: 100', 'nearest is 128'],
+    ),
+    'last beyond the shortest length': (
+        (*NEW, '--config.eval.last=1000'),
+        ['eval.last: 1000', 'shortest of lengths, 128'],
+    ),
+    'init_from that is not a workdir': (
+        (*NEW, '--config.init_from={here}'),
+        ["init_from: '{here}' is not a workdir"],
+    ),
+    'eval of what is not a workdir': (
+        ('eval', '--workdir={here}/nothere'),
+        ["'{here}/nothere' is not the workdir of a run"],
+    ),
+    'eval without a workdir': (('eval',), ['--workdir is required']),
+    'unknown field of a saved config': (
+        ('eval', '--workdir={here}/saved', '--config.eval.windws=3'),
+        ['eval.windws=3', "Did you mean 'windows'?"],
+    ),
+    'changed seed': ((*SAVED, '--config.seed=1'), ['seed: 0 -> 1', 'another --workdir']),
+    'changed model': ((*SAVED, '--config.model.width=64'), ['model.width: 32 -> 64']),
+    'changed data': ((*SAVED, '--config.data.packing=pad'), ['data.packing: "concat" -> "pad"']),
+    'changed stage': ((*SAVED, '--config.stages[0].length=32'), ['stages[0].length: 64 -> 32']),
+}
+
+HELP = [(), ('--help',), ('train', '--help'), ('eval', '--help'), ('data', '--help'), ('report', '--help')]
+
+
+@pytest.fixture(scope='module')
+def here(tmp_path_factory):
+    """A directory with KIND and with the workdir 'saved' of a smoke run that has only begun."""
+    from configs import base
+    from lcx.launch.experiment import values_of
+
+    directory = tmp_path_factory.mktemp('cli')
+    (directory / 'kind.py').write_text(KIND)
+    (directory / 'saved').mkdir()
+    (directory / 'saved' / 'config.json').write_text(json.dumps(values_of(base.get_config('smoke'))))
+    return directory
+
+
+@pytest.fixture(scope='module')
+def fates(here):
+    """What became of every command line of this file, all run in one process."""
+    lines = [[word.replace('{here}', str(here)) for word in words] for words, _ in BAD.values()] + HELP
+    command = [sys.executable, '-c', RUNNER, json.dumps(lines)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
+    return dict(zip([*BAD, *HELP], (Fate(*fate) for fate in json.loads(done.stdout)), strict=True))
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_a_wrong_command_line_is_explained_at_once(fates, here, name):
+    fate = fates[name]
+    assert fate.code == 2, fate
+    assert fate.stderr.startswith('lcx: ') and 'Traceback' not in fate.stderr
+    for part in BAD[name][1]:
+        assert part.replace('{here}', str(here)) in fate.stderr
+    assert fate.seconds < 5 and not fate.devices
+
+
+def test_nothing_is_left_behind(fates, here):
+    assert sorted(p.name for p in here.iterdir() if p.name != '__pycache__') == ['kind.py', 'saved']
+    assert [p.name for p in (here / 'saved').iterdir()] == ['config.json']
+
+
+@pytest.mark.parametrize('words', HELP)
+def test_help_says_what_there_is(fates, words):
+    fate = fates[words]
+    assert fate.code == 0 and not fate.stderr and not fate.devices
+    assert fate.stdout.startswith('``lcx ' + words[0] if len(words) > 1 else 'lcx VERB')
+    for verb in ('train', 'eval', 'sweep', 'report', 'data') if len(words) < 2 else words[:1]:
+        assert f'lcx {verb}' in fate.stdout

@@ -1,0 +1,129 @@
+"""``lcx eval``: a trained run under other settings, itself left as it was."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.running import CONFIGS, digest, lcx, on_corpus, rows, steps
+
+MEASURED = ('bits_per_byte', 'last_bits_per_byte', 'ppl', 'answer_bits', 'accuracy')
+
+
+@pytest.fixture(scope='module')
+def command(tmp_path_factory):
+    """The words of ``lcx train`` without a workdir."""
+    directory = tmp_path_factory.mktemp('eval')
+    return ['train', f'--config={CONFIGS}/base.py:smoke', *on_corpus(directory)]
+
+
+@pytest.fixture(scope='module')
+def trained(command, tmp_path_factory):
+    """A run with RoPE at length 64, which evaluates at 128 and 256."""
+    workdir = tmp_path_factory.mktemp('trained') / 'rope'
+    assert lcx(*command, f'--workdir={workdir}') == 0
+    return workdir
+
+
+def contents(workdir):
+    """Everything that an evaluation elsewhere must not touch."""
+    names = ('config.json', 'run.json', 'results.jsonl', 'metrics.jsonl')
+    return [(workdir / name).read_bytes() for name in names], digest(workdir, steps(workdir)[-1])
+
+
+def numbers(found):
+    """What was measured, by evaluator, length and bucket."""
+    return {
+        (r['evaluator'], r['length'], r.get('bucket_start')): [r[name] for name in MEASURED if name in r]
+        for r in found
+    }
+
+
+def test_a_run_evaluates_itself_when_it_is_done(trained):
+    found = rows(trained / 'results.jsonl')
+    assert [(r['evaluator'], r['length']) for r in found] == [
+        ('perplexity', 128), ('perplexity', 256),
+        *[('perplexity_by_position', 256)] * 3,
+        ('passkey', 128), ('passkey', 256),
+    ]  # fmt: skip
+    same = ('label', 'run', 'seed', 'step', 'split', 'trained_length', 'position', 'factor')
+    assert {tuple(r[k] for k in same) for r in found} == {
+        ('rope', 'rope', 0, 4, 'validation', 64, 'rope', 1.0)
+    }
+
+
+def test_evaluating_again_gives_the_same_rows(trained):
+    before, (files, weights) = rows(trained / 'results.jsonl'), contents(trained)
+    assert lcx('eval', f'--workdir={trained}') == 0
+    again = rows(trained / 'results.jsonl')[len(before) :]
+    for row, expected in zip(again, before, strict=True):
+        assert {**row, 'seconds': 0} == {**expected, 'seconds': 0}
+    after, weights_after = contents(trained)
+    assert after[0] == files[0] and after[3] == files[3] and weights_after == weights
+
+
+@pytest.mark.parametrize(
+    ('options', 'factors'),
+    [
+        ({'name': 'pi'}, [2.0, 4.0]),
+        ({'name': 'yarn', 'factor': 3.0}, [3.0, 3.0]),
+        ({'name': 'ntk', 'original_length': 32}, [4.0, 8.0]),
+    ],
+)
+def test_another_position_method_takes_the_factor_that_each_length_needs(trained, tmp_path, options, factors):
+    before = contents(trained)
+    overrides = [f'--config.model.position.{name}={value}' for name, value in options.items()]
+    assert lcx('eval', f'--init={trained}', f'--workdir={tmp_path}/run', '--config.label=L', *overrides) == 0
+    found = rows(tmp_path / 'run' / 'results.jsonl')
+    assert {(r['label'], r['position'], r['trained_length'], r['step']) for r in found} == {
+        ('L', options['name'], 64, 4)
+    }
+    assert {(r['length'], r['factor']) for r in found} == set(zip((128, 256), factors))
+    assert contents(trained) == before
+    measured, plain = numbers(found), numbers(rows(trained / 'results.jsonl'))
+    assert measured.keys() == plain.keys()
+    assert all(measured[key] != plain[key] for key in plain if key[0] == 'perplexity')
+
+
+def test_a_factor_of_one_measures_what_rope_does(trained, tmp_path):
+    pi = ('--config.model.position.name=pi', '--config.model.position.factor=1.0')
+    assert lcx('eval', f'--init={trained}', f'--workdir={tmp_path}/run', *pi) == 0
+    measured, plain = (
+        numbers(rows(tmp_path / 'run' / 'results.jsonl')),
+        numbers(rows(trained / 'results.jsonl')),
+    )
+    for key, expected in plain.items():
+        np.testing.assert_allclose(measured[key], expected, rtol=1e-6)
+
+
+def test_a_run_tuned_at_a_factor_keeps_it_at_every_length(trained, command, tmp_path):
+    """From 64 to 128 with YaRN: factor 2, and 128 is then the length that the parameters know."""
+    tuned = tmp_path / 'tuned'
+    overrides = ('--config.model.position.name=yarn', '--config.stages[0].length=128')
+    assert lcx(*command, f'--workdir={tuned}', f'--config.init_from={trained}', *overrides) == 0
+    assert lcx('eval', f'--workdir={tuned}') == 0
+    found = rows(tuned / 'results.jsonl')
+    assert len(found) == 14
+    assert {(r['position'], r['factor'], r['trained_length']) for r in found} == {('yarn', 2.0, 128)}
+
+
+@pytest.mark.parametrize(
+    ('override', 'message'),
+    [
+        ('--config.model.width=64', 'float32[257, 64] is expected'),
+        ('--config.model.position.name=yarm', "unknown 'yarm'. Did you mean 'yarn'?"),
+        ('--config.model.position.beta_fast=2.0', "beta_fast (of 'rope')"),
+    ],
+)
+def test_settings_that_the_parameters_cannot_have_are_refused(trained, tmp_path, capsys, override, message):
+    assert lcx('eval', f'--init={trained}', f'--workdir={tmp_path}/run', override) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'run' / 'results.jsonl').exists()
+
+
+def test_settings_of_the_evaluation_can_be_changed(trained, tmp_path):
+    changes = ("--config.eval.run=('passkey',)", '--config.eval.windows=1', '--config.eval.tokens=64')
+    assert lcx('eval', f'--init={trained}', f'--workdir={tmp_path}/run', *changes) == 0
+    found = rows(tmp_path / 'run' / 'results.jsonl')
+    assert [(r['evaluator'], r['samples']) for r in found] == [('passkey', 1)] * 2
+    assert json.loads((trained / 'config.json').read_text())['eval']['windows'] == 2
