@@ -44,10 +44,10 @@ def get_config(arg: str = '') -> ConfigDict:
     model.dtype = 'float32'  # of activations: float32 | bfloat16; parameters are always float32
     model.remat = 'none'  # what the backward pass recomputes: none | dots (keep matmul results) | full
     # Every layer is of a kind; the pattern of kinds repeats. A kind's position None means model.position.
-    model.pattern = ('global',)
+    model.pattern = ('full',)
     model.kinds = ConfigDict(
         {
-            'global': {
+            'full': {
                 'mixer': 'attention',
                 'attention': 'blockwise',  # dense | blockwise
                 'rule': ({'name': 'causal'},),  # all of: causal, window, sinks, prefix, same_segment

@@ -69,8 +69,8 @@ class ModelConfig:
     softcap: float | None = None
     dtype: str = 'float32'
     remat: str = 'none'
-    pattern: tuple[str, ...] = ('global',)
-    kinds: Mapping[str, LayerKind] = Options({'global': LayerKind()})
+    pattern: tuple[str, ...] = ('full',)
+    kinds: Mapping[str, LayerKind] = Options({'full': LayerKind()})
     position: Options = Options(name='rope')
     trained_length: int = 2048  # the length the parameters know: what extension methods extend
 

@@ -149,7 +149,7 @@ BAD = {
         ['model.kv_heads: 3', 'heads=4', 'nearest that does is 2'],
     ),
     'layers that the pattern does not fill': (
-        (*NEW, "--config.model.pattern=('global', 'global')", '--config.model.layers=3'),
+        (*NEW, "--config.model.pattern=('full', 'full')", '--config.model.layers=3'),
         ['model.layers: 3', 'pattern length 2', 'nearest that is: 2'],
     ),
     'batch that accumulate does not divide': (

@@ -208,7 +208,7 @@ def test_the_configuration_is_read_back(tmp_path):
 SAVED = {
     'seed': 0,
     'init_from': None,
-    'model': {'width': 32, 'pattern': ['global'], 'dtype': 'float32'},
+    'model': {'width': 32, 'pattern': ['full'], 'dtype': 'float32'},
     'optimizer': {'name': 'adamw', 'learning_rate': 1e-3},
     'stages': [{'steps': 10, 'length': 128}, {'steps': 5, 'length': 256}],
     'checkpoint': {'every': 5, 'keep': 2},
@@ -242,8 +242,8 @@ def test_what_may_change(new):
         (changed(init_from='runs/base'), 'init_from: null -> "runs/base"'),
         (changed(model={**SAVED['model'], 'width': 64}), 'model.width: 32 -> 64'),
         (changed(model={**SAVED['model'], 'dtype': 'bfloat16'}), 'model.dtype: "float32" -> "bfloat16"'),
-        (changed(model={**SAVED['model'], 'pattern': ['global', 'b']}), 'model.pattern[1]: absent -> "b"'),
-        (changed(model={'width': 32, 'pattern': ['global']}), 'model.dtype: "float32" -> absent'),
+        (changed(model={**SAVED['model'], 'pattern': ['full', 'b']}), 'model.pattern[1]: absent -> "b"'),
+        (changed(model={'width': 32, 'pattern': ['full']}), 'model.dtype: "float32" -> absent'),
         (
             changed(optimizer={**SAVED['optimizer'], 'learning_rate': 0.1}),
             'optimizer.learning_rate: 0.001 -> 0.1',

@@ -66,7 +66,7 @@ def test_no_token_sees_another_document_or_padding():
 
 def test_a_window_reaches_one_window_further_with_every_layer():
     rule = ({'name': 'causal'}, {'name': 'window', 'size': 3})
-    seen = influence(changed(kinds={'global': LayerKind(rule=rule)}), jnp.ones((1, 12), jnp.int32))
+    seen = influence(changed(kinds={'full': LayerKind(rule=rule)}), jnp.ones((1, 12), jnp.int32))
     distance = np.arange(12)[:, None] - np.arange(12)
     np.testing.assert_array_equal(seen, (distance >= 0) & (distance <= CONFIG.layers * (3 - 1)))
 
@@ -103,7 +103,7 @@ class TestPattern:
             rule=({'name': 'causal'}, {'name': 'window', 'size': window}), position=local_position
         )
         return changed(
-            layers=6, pattern=('local', 'local', 'global'), kinds={'local': local, 'global': LayerKind()}
+            layers=6, pattern=('local', 'local', 'full'), kinds={'local': local, 'full': LayerKind()}
         )
 
     @staticmethod
@@ -111,7 +111,7 @@ class TestPattern:
         """The parameters of a pattern as those of a model whose layers are all global, in order of depth."""
         blocks = [params['layers'][name] for name in ('local_0', 'local_1', 'global_2')]
         merged = jax.tree.map(lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:]), *blocks)
-        return {**params, 'layers': {'global_0': merged}}
+        return {**params, 'layers': {'full_0': merged}}
 
     def test_equal_kinds_are_one_kind(self):
         config, tokens = self.config(window=T, local_position=None), random_batch().tokens
@@ -145,7 +145,7 @@ def test_bfloat16_computes_low_and_keeps_parameters_in_float32():
 
 def test_qk_norm_is_of_every_head():
     config = changed(qk_norm=True)
-    mixer = shapes(config)['layers']['global_0']['mixer']
+    mixer = shapes(config)['layers']['full_0']['mixer']
     for name in ('query_norm', 'key_norm'):
         assert mixer[name]['scale'].shape == (config.layers, config.head_dim)
 

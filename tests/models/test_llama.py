@@ -25,7 +25,7 @@ def config(kind: str, attention: str) -> ModelConfig:
         head_dim=H,
         hidden=40,
         tie_embeddings=kind == 'tied',
-        kinds={'global': LayerKind(attention=attention)},
+        kinds={'full': LayerKind(attention=attention)},
         position={'name': 'rope', 'theta': 1000.0},
     )
 
@@ -50,7 +50,7 @@ def as_tree(found: dict[str, np.ndarray]):
     }
     tree = {
         'embedding': found['model.embed_tokens.weight'],
-        'layers': {'global_0': block},
+        'layers': {'full_0': block},
         'final_norm': {'scale': found['model.norm.weight']},
     }
     return tree | ({'output': found['lm_head.weight']} if 'lm_head.weight' in found else {})

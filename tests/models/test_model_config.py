@@ -22,27 +22,27 @@ SIZES = {f.name: getattr(CONFIG, f.name) for f in dataclasses.fields(CONFIG)}
         ({'kv_heads': 3}, 'kv_heads: 3 does not divide heads=4; the nearest that does is 2'),
         ({'kv_heads': 8}, 'kv_heads: 8 does not divide heads=4; the nearest that does is 4'),
         ({'pattern': ()}, r'pattern: \(\) names no layer kind'),
-        ({'pattern': ('globe',)}, "pattern: unknown 'globe'. Did you mean 'global'"),
+        ({'pattern': ('ful',)}, "pattern: unknown 'ful'. Did you mean 'full'"),
         (
-            {'pattern': ('global',) * 3, 'layers': 7},
+            {'pattern': ('full',) * 3, 'layers': 7},
             'layers: 7 is not a multiple .* 3; the nearest that is: 6',
         ),
-        ({'pattern': ('global',) * 3, 'layers': 2}, 'layers: 2 is not .* the nearest that is: 3'),
+        ({'pattern': ('full',) * 3, 'layers': 2}, 'layers: 2 is not .* the nearest that is: 3'),
         ({'position': {'name': 'rop'}}, "position.name: unknown 'rop'. Did you mean 'rope'"),
         ({'position': {'name': 'rope', 'factor': 2.0}}, r"position.factor \(of 'rope'\): unknown 'factor'"),
         ({'position': {'name': 'yarn', 'factor': 0.5}}, 'position.factor: 0.5 must be'),
         (
-            {'kinds': {'global': {'mixer': 'mamba'}}},
-            "kinds.global.mixer: unknown 'mamba'. Choices: attention",
+            {'kinds': {'full': {'mixer': 'mamba'}}},
+            "kinds.full.mixer: unknown 'mamba'. Choices: attention",
         ),
-        ({'kinds': {'global': {'attention': 'flash'}}}, "kinds.global.attention: unknown 'flash'"),
+        ({'kinds': {'full': {'attention': 'flash'}}}, "kinds.full.attention: unknown 'flash'"),
         (
-            {'kinds': {'global': {'rule': ({'name': 'causal'}, {'name': 'window', 'size': 0})}}},
-            r'kinds.global.rule\[1\].size: 0 must be at least 1',
+            {'kinds': {'full': {'rule': ({'name': 'causal'}, {'name': 'window', 'size': 0})}}},
+            r'kinds.full.rule\[1\].size: 0 must be at least 1',
         ),
         (
-            {'kinds': {'global': {'position': {'name': 'pi', 'factor': 0.0}}}},
-            'kinds.global.position.factor: 0.0 must be',
+            {'kinds': {'full': {'position': {'name': 'pi', 'factor': 0.0}}}},
+            'kinds.full.position.factor: 0.0 must be',
         ),
     ],
 )
@@ -52,8 +52,8 @@ def test_errors(fields, message):
 
 
 def test_is_hashable_however_it_was_made():
-    by_hand = changed(kinds={'global': LayerKind(rule=[{'name': 'causal'}])}, position={'name': 'rope'})
-    built = build(ModelConfig, {**SIZES, 'kinds': {'global': {'rule': [{'name': 'causal'}]}}})
+    by_hand = changed(kinds={'full': LayerKind(rule=[{'name': 'causal'}])}, position={'name': 'rope'})
+    built = build(ModelConfig, {**SIZES, 'kinds': {'full': {'rule': [{'name': 'causal'}]}}})
     assert by_hand == built == CONFIG and hash(by_hand) == hash(built) == hash(CONFIG)
 
 
@@ -72,7 +72,7 @@ def test_trained_at_keeps_what_is_given_and_what_follows_no_length():
 
 
 def test_trained_at_pins_the_positions_of_kinds():
-    kinds = {'local': LayerKind(), 'global': LayerKind(position=Options(name='pi'))}
-    model = changed(kinds=kinds, pattern=('local', 'global'), trained_length=64).trained_at(128)
-    assert model.kinds['global'].position == {'name': 'pi', 'factor': 2.0, 'original_length': 64}
+    kinds = {'local': LayerKind(), 'full': LayerKind(position=Options(name='pi'))}
+    model = changed(kinds=kinds, pattern=('local', 'full'), trained_length=64).trained_at(128)
+    assert model.kinds['full'].position == {'name': 'pi', 'factor': 2.0, 'original_length': 64}
     assert model.kinds['local'].position is None

@@ -31,7 +31,7 @@ def changed(**fields) -> ModelConfig:
 
 def attending(implementation: str = 'dense', **fields) -> ModelConfig:
     """The tiny model with another attention."""
-    return changed(kinds={'global': LayerKind(attention=implementation)}, **fields)
+    return changed(kinds={'full': LayerKind(attention=implementation)}, **fields)
 
 
 @functools.cache
