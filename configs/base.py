@@ -3,7 +3,8 @@
     lcx train --config=configs/base.py --workdir=runs/base
     lcx train --config=configs/base.py:smoke --workdir=runs/smoke    # the same in seconds
 
-Trains a 1.9 M parameter byte model on the running Python's standard library at 128 bytes.
+Trains a 1.8 M parameter byte model on the running Python's standard library at 128 bytes: 16 M bytes of text, which two
+CPU cores get through at about 7,000 a second.
 Other configs call ``get_config`` here and change a few fields. A field at None means "the default of
 whatever reads it", which the comment names.
 """

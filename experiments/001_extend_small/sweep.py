@@ -3,7 +3,7 @@
 TUNING = {
     # steps, length, batch and peak learning rate of the tuning stage, per size of the base run
     '': {'steps': 1000, 'length': 2048, 'batch': 16, 'learning_rate': 3e-4},
-    'demo': {'steps': 150, 'length': 512, 'batch': 4, 'learning_rate': 2e-3},
+    'demo': {'steps': 150, 'length': 512, 'batch': 4, 'learning_rate': 5e-4},
     'smoke': {'steps': 2, 'length': 128, 'batch': 2, 'learning_rate': 1e-3},
 }
 
