@@ -108,8 +108,8 @@ class TestPattern:
 
     @staticmethod
     def in_one_kind(params):
-        """The parameters of a pattern as those of a model whose layers are all global, in order of depth."""
-        blocks = [params['layers'][name] for name in ('local_0', 'local_1', 'global_2')]
+        """The parameters of a pattern as those of a model whose layers are all full, in order of depth."""
+        blocks = [params['layers'][name] for name in ('local_0', 'local_1', 'full_2')]
         merged = jax.tree.map(lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:]), *blocks)
         return {**params, 'layers': {'full_0': merged}}
 

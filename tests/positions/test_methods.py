@@ -119,11 +119,11 @@ def test_errors_name_the_field_and_the_value(options, message):
 @pytest.mark.parametrize('name', sorted(set(POSITIONS) - {'none'}))
 @pytest.mark.parametrize('head_dim', [0, 15])
 def test_head_size_must_be_even(name, head_dim):
-    with pytest.raises(ConfigError, match=rf'position\.head_dim: {head_dim}'):
+    with pytest.raises(ConfigError, match=rf'head_dim: {head_dim}'):
         make(POSITIONS, {'name': name}, 'position', **{**CONTEXT, 'head_dim': head_dim})
 
 
 @pytest.mark.parametrize('name', ['ntk', 'dynamic_ntk'])
 def test_ntk_needs_two_pairs(name):
-    with pytest.raises(ConfigError, match=r'position\.head_dim: 2'):
+    with pytest.raises(ConfigError, match=r'head_dim: 2'):
         make(POSITIONS, {'name': name}, 'position', **{**CONTEXT, 'head_dim': 2})
