@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
-import ctypes
 import os
 import sys
 from pathlib import Path
@@ -19,7 +17,6 @@ def start(workdir: Workdir, seed: int) -> None:
     """Prepares JAX, touches the devices for the first time and writes what this attempt is into run.json."""
     logging.set_verbosity(logging.WARNING)
     compilation_cache()
-    keep_freed_memory()
     workdir.record_attempt(
         command=sys.argv,
         seed=seed,
@@ -40,17 +37,3 @@ def compilation_cache() -> None:
     directory.chmod(0o700)
     jax.config.update('jax_compilation_cache_dir', str(directory))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-
-
-def keep_freed_memory() -> None:
-    """Tells the C library to keep freed memory for the next allocation instead of giving it back to the system.
-
-    On CPUs XLA allocates every step's temporary buffers anew, and a page that comes fresh from the system has to be
-    mapped and cleared at its first touch: an elementwise pass over 32 MB takes several times as long on fresh pages
-    as on kept ones. Only glibc has the call; elsewhere nothing happens.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL('libc.so.6').mallopt
-        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 2**31 - 1)
