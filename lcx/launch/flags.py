@@ -7,6 +7,7 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
@@ -68,12 +69,18 @@ def check_overrides(config: ConfigDict, words: Sequence[str]) -> None:
 def load_config(file: str) -> ConfigDict:
     """The configuration of ``FILE.py[:arg]``."""
     path, colon, argument = file.partition(':')
+    module = load_module('config', path)
+    return module.get_config(argument) if colon else module.get_config()
+
+
+def load_module(flag: str, path: str) -> ModuleType:
+    """The Python file that ``--flag`` names, executed; raises ConfigError if it is not there."""
     if not Path(path).is_file():
-        raise ConfigError(f'config: {path!r} is not a file.{nearest_file(path)}')
-    spec = importlib.util.spec_from_file_location('config_file', path)
+        raise ConfigError(f'{flag}: {path!r} is not a file.{nearest_file(path)}')
+    spec = importlib.util.spec_from_file_location(f'{flag}_file', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(argument) if colon else module.get_config()
+    return module
 
 
 def check_override(config: Any, path: str, value: str) -> None:

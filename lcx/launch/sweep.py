@@ -17,7 +17,6 @@ the sweep; the same sweep command goes on from there.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 import subprocess
@@ -92,13 +91,10 @@ class RunFailed(LcxError):
 def load(file: str) -> list[dict[str, Any]]:
     """The checked list of runs of ``FILE.py[:arg]``; raises ConfigError naming what is wrong."""
     path, _, argument = file.partition(':')
-    if not Path(path).is_file():
-        raise ConfigError(f'sweep: {path!r} is not a file.{shared.nearest_file(path)}')
-    spec = importlib.util.spec_from_file_location('sweep_file', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     try:
-        runs = module.sweep(argument)
+        runs = shared.load_module('sweep', path).sweep(argument)
+    except LcxError:
+        raise
     except ValueError as error:
         raise ConfigError(f'sweep: {path}: {error}') from error
     check(runs)

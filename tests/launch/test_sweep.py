@@ -1,0 +1,73 @@
+"""``lcx sweep``: the commands it starts, what it refuses, and that it goes on where it stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lcx.errors import ConfigError
+from lcx.launch import sweep
+from tests.running import lcx, on_corpus, rows
+
+EXPERIMENT = 'experiments/001_extend_small/sweep.py'
+
+
+def test_a_run_is_a_command():
+    train = {
+        'name': 'tuned',
+        'verb': 'train',
+        'config': 'c.py:demo',
+        'init': 'base',
+        'set': {'label': 'PI, tuned'},
+    }
+    evaluation = {'name': 'pi', 'verb': 'eval', 'init': 'base', 'set': {'model.position.name': 'pi'}}
+    assert sweep.command(train, Path('w')) == [
+        'train', '--workdir=w/tuned', '--config=c.py:demo', '--config.init_from=w/base', '--config.label=PI, tuned',
+    ]  # fmt: skip
+    assert sweep.command(evaluation, Path('w')) == [
+        'eval', '--workdir=w/pi', '--init=w/base', '--config.model.position.name=pi',
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize('size', ['', ':demo', ':smoke'])
+def test_the_experiments_sweep_is_valid_at_every_size(size):
+    runs = sweep.load(EXPERIMENT + size)
+    assert runs[0]['name'] == 'base' and len(runs) == 7
+
+
+@pytest.mark.parametrize(
+    ('runs', 'message'),
+    [
+        ([{'name': 'a', 'verb': 'tain', 'config': 'c'}], "'tain'. Did you mean 'train'"),
+        ([{'name': 'a', 'verb': 'train'}], 'needs a config'),
+        ([{'name': 'a', 'verb': 'eval'}], 'needs an init'),
+        ([{'name': 'a', 'verb': 'train', 'config': 'c', 'init': 'b'}], "unknown 'b'"),
+        ([{'name': 'a', 'verb': 'train', 'config': 'c'}] * 2, "'a' is empty, has a slash or is used twice"),
+        ([{'name': '../a', 'verb': 'train', 'config': 'c'}], "'../a' is empty, has a slash"),
+        ([{'name': 'a', 'verb': 'train', 'config': 'c', 'sett': {}}], "'sett'. Did you mean 'set'"),
+    ],
+)
+def test_a_list_that_cannot_run_is_refused_before_anything_runs(runs, message):
+    with pytest.raises(ConfigError, match=message):
+        sweep.check(runs)
+
+
+def test_finished_runs_are_skipped_and_a_failed_one_ends_the_sweep(tmp_path, capfd):
+    """Real runs: one that trains, one that cannot; a second start repeats only the latter."""
+    overrides = [word.removeprefix('--config.') for word in on_corpus(tmp_path)]
+    settings = dict(word.split('=', 1) for word in overrides)
+    listed = [
+        {'name': 'base', 'verb': 'train', 'config': 'configs/extend_small.py:smoke', 'set': settings},
+        {'name': 'bad', 'verb': 'eval', 'init': 'base', 'set': {'model.position.name': 'yarm'}},
+    ]
+    file = tmp_path / 'sweep.py'
+    file.write_text(f'def sweep(arg=""):\n    return {listed!r}\n')
+    words = ('sweep', f'--sweep={file}', f'--workdir={tmp_path / "runs"}')
+    assert lcx(*words) == 2
+    assert "Did you mean 'yarn'" in capfd.readouterr().err
+    done = json.loads((tmp_path / 'runs' / 'base' / 'done.json').read_text())
+    assert done['command'][0] == 'train'
+    before = rows(tmp_path / 'runs' / 'base' / 'results.jsonl')
+    assert lcx(*words) == 2
+    assert 'base: finished before, skipped' in capfd.readouterr().out
+    assert rows(tmp_path / 'runs' / 'base' / 'results.jsonl') == before
