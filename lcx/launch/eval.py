@@ -36,6 +36,13 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
         first(['lcx eval', *(a for a in argv if a.startswith(('--init', '--workdir', '-init', '-workdir')))])
     _define_directories(flags)
     source = first.init or first.workdir
+    for word in argv:
+        if word.lstrip('-').partition('=')[0] == 'config':
+            raise ConfigError(
+                f'{word}: eval takes the configuration of the run itself; give --config.FIELD=VALUE.'
+            )
+        if source is None and word.lstrip('-').startswith('config.'):
+            raise ConfigError(f'{word}: which run? Name it, for example --workdir=runs/base.')
     if source is not None:
         from ml_collections import config_flags
 

@@ -127,3 +127,15 @@ def test_settings_of_the_evaluation_can_be_changed(trained, tmp_path):
     found = rows(tmp_path / 'run' / 'results.jsonl')
     assert [(r['evaluator'], r['samples']) for r in found] == [('passkey', 1)] * 2
     assert json.loads((trained / 'config.json').read_text())['eval']['windows'] == 2
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (('--workdir=w', '--config=configs/base.py'), 'eval takes the configuration of the run itself'),
+        (('--config.model.position.name=pi',), 'which run? Name it'),
+    ],
+)
+def test_flags_that_eval_cannot_use_say_what_to_give(words, message, capfd):
+    assert lcx('eval', *words) == 2
+    assert message in capfd.readouterr().err
