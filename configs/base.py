@@ -50,7 +50,7 @@ def get_config(arg: str = '') -> ConfigDict:
     model.kinds = ConfigDict(
         {
             'full': {
-                'mixer': 'attention',
+                'mixer': mixer(),
                 'attention': attention(),
                 # All of these must allow: causal, window, sinks, prefix, same_segment, chunked, dilated, strided,
                 # global_tokens, random_blocks; both and either nest. lcx/attention/rules.py shows how.
@@ -99,6 +99,15 @@ def get_config(arg: str = '') -> ConfigDict:
 
     config.label = ''  # name of this run in reports; default: the position method
     return smoke(config) if check(arg) == 'smoke' else config
+
+
+def mixer(name: str = 'attention', **options) -> ConfigDict:
+    """What mixes the tokens of a layer; None is its default, other mixers' fields must stay None."""
+    config = ConfigDict()
+    config.name = name  # attention | cope (goes with position 'none')
+    config.positions = config_dict.placeholder(int)  # cope: vectors in its table; default 64
+    config.update(options)
+    return config
 
 
 def attention(name: str = 'blockwise', **options) -> ConfigDict:

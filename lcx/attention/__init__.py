@@ -8,6 +8,7 @@ out = ATTENTION['blockwise'](q, k, v, where, both(causal, same_segment))
 
 from lcx.attention import (
     blockwise,
+    cope,
     dense,
     dual_chunk,
     jax_nn,
@@ -47,6 +48,9 @@ ATTENTION = {
 # Those that also give the log-sum-exp, by which attention over parts of the keys merges.
 PARTIAL = {'dense': dense.partial, 'blockwise': blockwise.partial}
 
+# Contextual positions take a table besides: attend(q, k, v, where, rule, table).
+COPE = {'dense': cope.dense, 'blockwise': cope.blockwise}
+
 REGIONS = {
     'self_extend': self_extend.self_extend,
     'rerope': rerope.rerope,
@@ -57,6 +61,7 @@ REGIONS = {
 
 __all__ = [
     'ATTENTION',
+    'COPE',
     'PARTIAL',
     'REGIONS',
     'RULES',

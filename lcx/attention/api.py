@@ -52,17 +52,21 @@ class Attend(Protocol):
     ) -> Float[Array, 'B T N H']: ...
 
 
-def bound(registry: Mapping[str, Attend], options: Mapping, path: str = 'attention') -> Attend:
+def bound(
+    registry: Mapping[str, Callable], options: Mapping, path: str = 'attention', beyond: tuple[str, ...] = ()
+) -> Callable:
     """The implementation that ``{'name': 'blockwise', 'block': 1024}`` names, with options of its own bound.
+
+    ``beyond`` names arguments of every call that the registry's functions take besides those of the contract.
 
     Raises :class:`~lcx.errors.ConfigError` naming ``path``, the option and the nearest valid choice.
     """
-    return config.make({name: _binder(attend) for name, attend in registry.items()}, options, path)
+    return config.make({name: _binder(attend, beyond) for name, attend in registry.items()}, options, path)
 
 
-def _binder(attend: Attend) -> Callable[..., Attend]:
-    """``bind(**options) -> Attend``; its signature is what ``attend`` takes beyond the contract."""
-    contract = {*inspect.signature(Attend.__call__).parameters, *getattr(attend, 'keywords', ())}
+def _binder(attend: Callable, beyond: tuple[str, ...]) -> Callable[..., Callable]:
+    """``bind(**options) -> attend``; its signature is what ``attend`` takes beyond the arguments of a call."""
+    contract = {*inspect.signature(Attend.__call__).parameters, *getattr(attend, 'keywords', ()), *beyond}
     own = [p for name, p in inspect.signature(attend).parameters.items() if name not in contract]
 
     def bind(**options: Any) -> Attend:

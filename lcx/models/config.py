@@ -31,7 +31,7 @@ REMAT = {
 class LayerKind:
     """One kind of layer: how it mixes tokens, who may read whom, and how it knows positions."""
 
-    mixer: str = 'attention'
+    mixer: Options = Options(name='attention')  # a name of lcx.models.mixers.MIXERS, and options of its own
     attention: Options = Options(name='blockwise')  # the implementation, and options of its own
     rule: tuple[Options, ...] = (Options(name='causal'),)  # all of these
     position: Options | None = None  # None: the model's
@@ -39,8 +39,6 @@ class LayerKind:
 
     def __post_init__(self) -> None:
         config.freeze_fields(self)
-        if self.mixer not in MIXERS:
-            raise ConfigError(unknown('mixer', self.mixer, MIXERS))
         self.read_attention()
         self.read_rule()
         if self.read_regions():
@@ -69,9 +67,6 @@ class LayerKind:
         """Pairs that all the named rules allow and that lie in one document."""
         given = [rules.from_options(r, f'rule[{i}]') for i, r in enumerate(self.rule)]
         return masks.both(*given, masks.same_segment)
-
-
-MIXERS = ('attention',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +124,23 @@ class ModelConfig:
                 f'the nearest that is: {near}.'
             )
         for name, kind in self.kinds.items():
+            self.read_mixer(name)
             position = self.read_position(name, self.trained_length)
             if kind.read_regions() and not position.static:
                 raise ConfigError(
                     f'kinds.{name}.regions: {kind.regions["name"]!r} gives tokens other positions, from which its '
                     'position method would take the length in use; choose one that takes it from no data.'
                 )
+
+    def read_mixer(self, kind: str) -> Callable:
+        """``(config, kind, name=...) -> module`` of the mixer of a layer kind."""
+        from lcx.models.mixers import MIXERS  # the registry's modules read this one
+
+        path, own = f'kinds.{kind}', self.kinds[kind]
+        try:
+            return config.make(MIXERS, own.mixer, 'mixer', kind=own, position=self.position_of(kind))
+        except ConfigError as error:
+            raise ConfigError(f'{path}.{error}') from None
 
     def position_of(self, kind: str) -> Options:
         """The position options of a layer kind: its own, or the model's."""

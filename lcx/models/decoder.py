@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from lcx.models import layers
 from lcx.models.chunks import over_tokens
 from lcx.models.config import DTYPES, REMAT, ModelConfig
+from lcx.positions import Position
 from lcx.types import Array, Float, Int, Tree, Where
 
 
@@ -26,7 +27,7 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, 'B T D'], where: Where, extras: tuple) -> Float[Array, 'B T D']:
         config = self.config
         norm = layers.RMSNorm(config, name='mixer_norm')(x)
-        x = x + layers.Attention(config, self.kind, name='mixer')(norm, where, *extras)
+        x = x + config.read_mixer(self.kind)(config, self.kind, name='mixer')(norm, where, *extras)
         norm = layers.RMSNorm(config, name='feed_forward_norm')(x)
         x = x + self._feed_forward(layers.SwiGLU(config, name='feed_forward'), norm)
         return nn.with_logical_constraint(x, layers.TOKENS)
@@ -88,7 +89,7 @@ class Decoder(nn.Module):
         x, _ = self._depth(tuple(by_kind[kind] for kind in config.pattern))(x, where, shared)
         return layers.RMSNorm(config, name='final_norm')(x)
 
-    def _position_params(self, kind: str, position: layers.Position) -> Tree:
+    def _position_params(self, kind: str, position: Position) -> Tree:
         if not jax.tree.leaves(jax.eval_shape(position.init, jax.random.key(0))):
             return {}
         return self.param(f'position_{kind}', position.init)

@@ -1,4 +1,4 @@
-"""The parts of a block: RMSNorm, SwiGLU and the attention mixer.
+"""The parts of a block that every mixer shares: norm, feed-forward, and projections to heads and back.
 
 Parameters are fp32 and carry logical axis names; one table elsewhere maps the names to a device mesh.
 Activations have the model's dtype; norms compute in fp32.
@@ -12,12 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lcx.attention import regions
 from lcx.models.config import LayerKind, ModelConfig
 from lcx.models.linear import Projection
 from lcx.positions import Position
-from lcx.positions.api import sharpened
-from lcx.types import Array, Float, Int, Tree, Where
+from lcx.types import Array, Float, Int, Tree
 
 # Names of activation axes. 'length' is the axis that context parallelism cuts.
 TOKENS = ('batch', 'length', 'embed')
@@ -69,50 +67,27 @@ def position_tables(kind: LayerKind, position: Position, params: Tree, positions
     return tuple((at(r.query(positions)), at(r.key(positions))) for r in split) or at(positions)
 
 
-class Attention(nn.Module):
-    """Grouped-query self-attention (arXiv 2305.13245) of one layer kind.
+def queries_keys_values(
+    config: ModelConfig, x: Float[Array, 'B T D']
+) -> tuple[Float[Array, 'B T N H'], Float[Array, 'B T K H'], Float[Array, 'B T K H']]:
+    """The projections of a mixer to heads, as its submodules 'query', 'key' and 'value'; normed where asked for."""
 
-    ``position`` and its ``tables`` come from the decoder, which computes them once per forward pass.
-    """
+    def heads(count: int, axis: str, name: str) -> Array:
+        names = ('embed', axis, 'head_dim')
+        y = Projection((config.width,), (count, config.head_dim), names, name=name)(x)
+        return nn.with_logical_constraint(y, ('batch', 'length', axis, 'head_dim'))
 
-    config: ModelConfig
-    kind: str
+    q = heads(config.heads, 'heads', 'query')
+    k = heads(config.kv_heads, 'kv_heads', 'key')
+    v = heads(config.kv_heads, 'kv_heads', 'value')
+    if config.qk_norm:
+        q = RMSNorm(config, 'head_dim', name='query_norm')(q)
+        k = RMSNorm(config, 'head_dim', name='key_norm')(k)
+    return q, k, v
 
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, 'B T D'], where: Where, position: Position, position_params: Tree, tables: Tree
-    ) -> Float[Array, 'B T D']:
-        config, kind = self.config, self.config.kinds[self.kind]
 
-        def heads(count: int, axis: str, name: str) -> Array:
-            names = ('embed', axis, 'head_dim')
-            y = Projection((config.width,), (count, config.head_dim), names, name=name)(x)
-            return nn.with_logical_constraint(y, ('batch', 'length', axis, 'head_dim'))
-
-        q = heads(config.heads, 'heads', 'query')
-        k = heads(config.kv_heads, 'kv_heads', 'key')
-        v = heads(config.kv_heads, 'kv_heads', 'value')
-        if config.qk_norm:
-            q = RMSNorm(config, 'head_dim', name='query_norm')(q)
-            k = RMSNorm(config, 'head_dim', name='key_norm')(k)
-
-        def turned(q_pos: Array, k_pos: Array, q_tables: Tree, k_tables: Tree) -> tuple[Array, Array]:
-            sharp = sharpened(position, position_params, q, where.q_pos)
-            sharp = (
-                sharp if position.query is None else position.query(position_params, sharp, q_pos, q_tables)
-            )
-            return (
-                sharp.astype(q.dtype),
-                k if position.key is None else position.key(position_params, k, k_pos, k_tables),
-            )
-
-        bias = None if position.bias is None else jax.tree_util.Partial(position.bias, position_params)
-        rest, split = (v, where, kind.read_rule(), bias), kind.read_regions()
-        if split:
-            sides = [turned(r.query(where.q_pos), r.key(where.k_pos), *t) for r, t in zip(split, tables)]
-            y = regions.attend(kind.read_partial(), split, sides, *rest)
-        else:
-            y = kind.read_attention()(*turned(where.q_pos, where.k_pos, tables, tables), *rest)
-        y = nn.with_logical_constraint(y, HEADS)
-        inputs, names = (config.heads, config.head_dim), ('heads', 'head_dim', 'embed')
-        return Projection(inputs, (config.width,), names, residual_init(config), name='out')(y)
+def from_heads(config: ModelConfig, y: Float[Array, 'B T N H']) -> Float[Array, 'B T D']:
+    """The projection of a mixer back to the model's width, as its submodule 'out'."""
+    y = nn.with_logical_constraint(y, HEADS)
+    inputs, names = (config.heads, config.head_dim), ('heads', 'head_dim', 'embed')
+    return Projection(inputs, (config.width,), names, residual_init(config), name='out')(y)

@@ -32,8 +32,30 @@ SIZES = {f.name: getattr(CONFIG, f.name) for f in dataclasses.fields(CONFIG)}
         ({'position': {'name': 'rope', 'factor': 2.0}}, r"position.factor \(of 'rope'\): unknown 'factor'"),
         ({'position': {'name': 'yarn', 'factor': 0.5}}, 'position.factor: 0.5 must be'),
         (
-            {'kinds': {'full': {'mixer': 'mamba'}}},
-            "kinds.full.mixer: unknown 'mamba'. Choices: attention",
+            {'kinds': {'full': {'mixer': {'name': 'attenton'}}}},
+            "kinds.full.mixer.name: unknown 'attenton'. Did you mean 'attention'.* Choices: attention, cope",
+        ),
+        (
+            {'kinds': {'full': {'mixer': {'name': 'cope'}}}},
+            "kinds.full.mixer.name: 'cope' .* position 'rope'",
+        ),
+        (
+            {'position': {'name': 'none'}, 'kinds': {'full': {'mixer': {'name': 'cope', 'positions': 0}}}},
+            'kinds.full.mixer.positions: 0 must be at least 1',
+        ),
+        (
+            {
+                'position': {'name': 'none'},
+                'kinds': {'full': {'mixer': {'name': 'cope'}, 'attention': {'name': 'xla'}}},
+            },
+            "kinds.full.mixer.name: 'cope' has no attention 'xla'; its choices are blockwise, dense",
+        ),
+        (
+            {
+                'position': {'name': 'none'},
+                'kinds': {'full': {'mixer': {'name': 'cope'}, 'regions': {'name': 'rerope', 'window': 4}}},
+            },
+            "kinds.full.mixer.name: 'cope' has no positions for regions 'rerope'",
         ),
         (
             {'kinds': {'full': {'attention': {'name': 'blokwise'}}}},

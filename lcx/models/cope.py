@@ -1,0 +1,62 @@
+"""The CoPE mixer: attention whose positions count the tokens that matter (:mod:`lcx.attention.cope`)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from lcx.attention import COPE
+from lcx.attention.api import bound
+from lcx.config import Options
+from lcx.errors import ConfigError
+from lcx.models.config import LayerKind, ModelConfig
+from lcx.models.layers import from_heads, queries_keys_values
+from lcx.types import Array, Float, Where
+
+
+class ContextualPositions(nn.Module):
+    """CoPE attention (arXiv 2405.18719) with a table of ``positions`` vectors of its own in every layer."""
+
+    config: ModelConfig
+    kind: str
+    positions: int  # P: keys further away than P - 1 counted tokens look alike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'B T D'], where: Where, *_: object) -> Float[Array, 'B T D']:
+        config, kind = self.config, self.config.kinds[self.kind]
+        # As in the paper's listing the table starts at zero: attention without positions.
+        start = nn.with_logical_partitioning(nn.initializers.zeros, ('positions', 'head_dim'))
+        table = self.param('table', start, (self.positions, config.head_dim), jnp.float32)
+        attend = _implementation(kind)
+        return from_heads(config, attend(*queries_keys_values(config, x), where, kind.read_rule(), table))
+
+
+def cope(*, kind: LayerKind, position: Options, positions: int = 64) -> Callable:
+    """The mixer for :data:`lcx.models.mixers.MIXERS`; 64 positions are the paper's for language modelling.
+
+    Raises:
+      ConfigError: ``positions`` is below 1; the kind has another position method, regions, or a kernel without CoPE.
+    """
+    if positions < 1:
+        raise ConfigError(f'positions: {positions!r} must be at least 1.')
+    if position['name'] != 'none':
+        raise ConfigError(
+            f"name: 'cope' counts positions itself, beside position {position['name']!r}; set that to 'none'."
+        )
+    if kind.read_regions():
+        raise ConfigError(
+            f"name: 'cope' has no positions for regions {kind.regions['name']!r} to move; set that to None."
+        )
+    if kind.attention['name'] not in COPE:
+        raise ConfigError(
+            f"name: 'cope' has no attention {kind.attention['name']!r}; its choices are {', '.join(sorted(COPE))}."
+        )
+    _implementation(kind)
+    return functools.partial(ContextualPositions, positions=positions)
+
+
+def _implementation(kind: LayerKind) -> Callable:
+    return bound(COPE, kind.attention, beyond=('table',))
