@@ -19,7 +19,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.init_from = config_dict.placeholder(str)  # a workdir whose newest checkpoint gives the parameters
 
     config.data = data = ConfigDict()
-    data.source = 'stdlib'  # stdlib | text | tfds:NAME (NAME may be name/config:version)
+    data.source = 'stdlib'  # stdlib | text | tfds:NAME (NAME may be name/config:version) | task:NAME
     data.files = ()  # source 'text': files or globs, UTF-8
     data.text_feature = 'text'  # source 'tfds:NAME': the feature that holds the document
     data.directory = '~/.cache/lcx/data'  # where prepared data sets live
@@ -82,7 +82,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.stages = (stage(steps=2000, length=128, batch=64),)
 
     config.eval = evaluation = ConfigDict()
-    evaluation.run = ('perplexity', 'passkey')
+    evaluation.run = ('perplexity', 'passkey')  # perplexity | passkey | task (the one in data.source)
     evaluation.every = config_dict.placeholder(int)  # steps between evaluations; default: at the end only
     evaluation.lengths = (128, 256, 512, 1024, 2048)
     evaluation.windows = 32  # texts scored at every length

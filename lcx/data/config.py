@@ -7,10 +7,12 @@ from pathlib import Path
 
 from lcx.data.files import LISTINGS
 from lcx.data.packing import PACKINGS
+from lcx.data.tasks import TASKS
 from lcx.data.tokenizers import TOKENIZERS
 from lcx.errors import ConfigError, unknown
 
 TFDS = 'tfds:'  # prefix of the sources that are TFDS data sets
+TASK = 'task:'  # prefix of the sources that are synthetic tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +33,10 @@ class DataConfig:
     validation_percent: int
 
     def __post_init__(self):
-        if self.source not in LISTINGS and not (self.source.startswith(TFDS) and self.source != TFDS):
-            raise ConfigError(unknown('source', self.source, [*LISTINGS, f'{TFDS}NAME']))
+        named = self.source.startswith(TFDS) and self.source != TFDS
+        if self.source not in (*LISTINGS, *(f'{TASK}{name}' for name in TASKS)) and not named:
+            tasks = [f'{TASK}{name}' for name in TASKS]
+            raise ConfigError(unknown('source', self.source, [*LISTINGS, f'{TFDS}NAME', *tasks]))
         if self.source == 'text' and not self.files:
             raise ConfigError("files: empty; source 'text' reads the files or globs given here.")
         if self.source != 'text' and self.files:
@@ -44,6 +48,11 @@ class DataConfig:
                 raise ConfigError(unknown(field, getattr(self, field), choices))
         if not 1 <= self.validation_percent <= 50:
             raise ConfigError(f'validation_percent: {self.validation_percent} is not between 1 and 50.')
+
+    @property
+    def task(self) -> str | None:
+        """The name of the synthetic task that is the source, if one is."""
+        return self.source.removeprefix(TASK) if self.source.startswith(TASK) else None
 
     @property
     def root(self) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 from grain import experimental as grain_experimental
 
 from lcx.data.packing import PACKINGS, Spans, rows
+from lcx.data.tasks import Task
 from lcx.data.tokens import Tokens
 from lcx.errors import ConfigError, DataError, unknown
 from lcx.types import Batch
@@ -91,6 +92,50 @@ def batches(
     """
     if packing not in PACKINGS:
         raise ConfigError(unknown('packing', packing, PACKINGS))
+    mine = _share(length, batch, process_index, process_count)
+    spans = PACKINGS[packing](tokens, length)
+    available = -(-int(spans.sizes.sum()) // length) if packing == 'first_fit' else len(spans.starts)
+    if available < batch:
+        raise DataError(
+            f'{tokens.label} gives {available} rows of length {length} with packing {packing!r}, fewer than '
+            f'a batch of {batch}: use more text, shorter rows or batch at most {available}.'
+        )
+    make = _packed if packing == 'first_fit' else _indexed
+    identity = {
+        'data': tokens.fingerprint, 'packing': packing, 'length': length, 'batch': batch, 'seed': seed
+    }  # fmt: skip
+    return BatchIterator(make(tokens, spans, length, batch, seed, mine), identity, prefetch)
+
+
+def task_batches(
+    task: Task,
+    *,
+    length: int,
+    batch: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    prefetch: int = 2,
+) -> BatchIterator:
+    """Batches of a synthetic task, rows of varying length up to ``length``; the rest as :func:`batches`.
+
+    Raises:
+      ConfigError: ``batch`` does not divide among the processes.
+      DataError: ``length`` is less than the task's least.
+    """
+    mine = _share(length, batch, process_index, process_count)
+
+    def make(step: int) -> dict[str, np.ndarray]:
+        whole = task.sample_batch(np.random.default_rng([seed, int(step)]), batch, length, vary=True)
+        return {name: x[mine] for name, x in whole._asdict().items()}
+
+    make(0)  # errors come before anything runs
+    identity = {'data': f'task {task.name}', 'length': length, 'batch': batch, 'seed': seed}
+    return BatchIterator(_on_demand(grain.MapDataset.range(2**31 - 1).map(make)), identity, prefetch)
+
+
+def _share(length: int, batch: int, process_index: int, process_count: int) -> slice:
+    """This process's rows of the global batch."""
     if length < 1 or batch < 1:
         raise ConfigError(f'batch: {batch} rows of length {length}; both must be at least 1.')
     if batch % process_count:
@@ -99,20 +144,8 @@ def batches(
             f'batch: {batch} rows do not divide among {process_count} processes; '
             f'the nearest that do are {near} and {near + process_count}.'
         )
-    spans = PACKINGS[packing](tokens, length)
-    available = -(-int(spans.sizes.sum()) // length) if packing == 'first_fit' else len(spans.starts)
-    if available < batch:
-        raise DataError(
-            f'{tokens.label} gives {available} rows of length {length} with packing {packing!r}, fewer than '
-            f'a batch of {batch}: use more text, shorter rows or batch at most {available}.'
-        )
     share = batch // process_count
-    mine = slice(process_index * share, (process_index + 1) * share)
-    make = _packed if packing == 'first_fit' else _indexed
-    identity = {
-        'data': tokens.fingerprint, 'packing': packing, 'length': length, 'batch': batch, 'seed': seed
-    }  # fmt: skip
-    return BatchIterator(make(tokens, spans, length, batch, seed, mine), identity, prefetch)
+    return slice(process_index * share, (process_index + 1) * share)
 
 
 def _indexed(

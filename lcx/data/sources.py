@@ -92,7 +92,7 @@ def validate(config: DataConfig) -> None:
         from lcx.data import catalogue
 
         catalogue.find(config)
-    else:
+    elif config.task is None:
         files.LISTINGS[config.source](config.files)
 
 

@@ -1,9 +1,18 @@
 """Evaluators: small objects with a name and ``run(apply, params) -> rows``."""
 
 from lcx.eval.api import Apply, Context, EvalConfig
-from lcx.eval.passkey import PasskeyRetrieval
 from lcx.eval.perplexity import Perplexity
+from lcx.eval.task import TaskAccuracy, passkey, trained_task
 
-EVALUATORS = {'perplexity': Perplexity, 'passkey': PasskeyRetrieval}
+EVALUATORS = {'perplexity': Perplexity, 'passkey': passkey, 'task': trained_task}
 
-__all__ = ['EVALUATORS', 'Apply', 'Context', 'EvalConfig', 'PasskeyRetrieval', 'Perplexity']
+__all__ = [
+    'EVALUATORS',
+    'Apply',
+    'Context',
+    'EvalConfig',
+    'Perplexity',
+    'TaskAccuracy',
+    'passkey',
+    'trained_task',
+]

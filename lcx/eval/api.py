@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from lcx import config
+from lcx.data.tasks import Task
 from lcx.data.tokenizers import Tokenizer
 from lcx.data.tokens import Tokens
 from lcx.errors import ConfigError
@@ -48,9 +49,10 @@ class Context(NamedTuple):
     """What evaluators are made from."""
 
     config: EvalConfig
-    tokens: Tokens  # of the validation split
+    tokens: Tokens | None  # of the validation split; None where the data source is a task
     tokenizer: Tokenizer
     seed: int
+    task: Task | None = None  # the data source, if it is one
 
 
 class Evaluator(Protocol):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lcx.data.windows import windows
+from lcx.errors import ConfigError
 from lcx.eval.api import Apply, Context, mean, scored, whole_rows
 from lcx.types import Row, Tree
 
@@ -28,6 +29,8 @@ class Perplexity:
         self.config = context.config
         self.token_bytes = context.tokenizer.token_bytes
         longest = self.config.lengths[-1]
+        if context.tokens is None:
+            raise ConfigError("eval.run: 'perplexity' reads text, and data.source is a task; run 'task'.")
         found = windows(context.tokens, length=longest, count=self.config.windows, seed=context.seed)
         self.ids = np.stack(found)
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from lcx.data.tasks import TASKS
 from lcx.data.tokenizers import TOKENIZERS
 from lcx.data.tokens import open_tokens
 from lcx.eval import EVALUATORS, Context
@@ -28,8 +29,13 @@ def make_evaluate(config: ExperimentConfig, workdir: Path) -> Evaluate:
 
     Windows and prompts are drawn here, so that missing data ends a run before it trains.
     """
+    tokenizer, task = TOKENIZERS[config.data.tokenizer](), config.data.task
     context = Context(
-        config.eval, open_tokens(config.data, 'validation'), TOKENIZERS[config.data.tokenizer](), config.seed
+        config.eval,
+        open_tokens(config.data, 'validation') if task is None else None,
+        tokenizer,
+        config.seed,
+        None if task is None else TASKS[task](tokenizer),
     )
     evaluators = [EVALUATORS[name](context) for name in config.eval.run]
     console = Console(stderr=True)

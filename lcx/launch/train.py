@@ -19,8 +19,8 @@ from lcx.errors import ConfigError
 from lcx.launch import flags as shared
 
 if TYPE_CHECKING:
+    from lcx.data.feed import Feed
     from lcx.data.pipeline import BatchIterator
-    from lcx.data.tokens import Tokens
     from lcx.launch.experiment import ExperimentConfig
     from lcx.models import ModelConfig
     from lcx.types import Tree
@@ -34,8 +34,8 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     """Checks everything that can be checked without a device, then trains."""
+    from lcx.data.feed import open_feed
     from lcx.data.sources import validate
-    from lcx.data.tokens import open_tokens
     from lcx.launch.evaluation import make_evaluate
     from lcx.launch.experiment import experiment_config, stage_models, values_of
     from lcx.launch.start import start
@@ -54,20 +54,20 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         saved = workdir.saved_config()
         if saved is not None:
             check_config(saved, values)
-        tokens = open_tokens(config.data, 'train')
+        feed = open_feed(config.data)
         evaluate = make_evaluate(config, workdir.path)
         workdir.write_config(values)  # stages may have been added
         start(workdir, config.seed)
-        describe(models[0], tokens)
+        describe(models[0], feed)
         train(
             Experiment(
                 config=config.train,
                 models=models,
                 params=functools.partial(initial_params, config, models[0]),
-                batches=functools.partial(stage_batches, config, tokens),
+                batches=functools.partial(stage_batches, config, feed),
                 evaluate=evaluate,
                 evaluate_every=config.eval.every,
-                metadata={'data_fingerprint': tokens.fingerprint, 'starting_length': trained_length},
+                metadata={'data_fingerprint': feed.fingerprint, 'starting_length': trained_length},
             ),
             workdir.path,
         )
@@ -104,13 +104,11 @@ def starting_length(config: ExperimentConfig, workdir: Path) -> int:
     return saved.trained_length
 
 
-def stage_batches(config: ExperimentConfig, tokens: Tokens, stage: int) -> BatchIterator:
+def stage_batches(config: ExperimentConfig, feed: Feed, stage: int) -> BatchIterator:
     """The batches of a stage. Stages of one run read in orders of their own."""
-    from lcx.data.pipeline import batches
-
     here = config.stages[stage]
     seed = (config.seed + 1_000_003 * stage) % 2**32
-    return batches(tokens, length=here.length, batch=here.batch, seed=seed, packing=config.data.packing)
+    return feed.batches(length=here.length, batch=here.batch, seed=seed)
 
 
 def initial_params(config: ExperimentConfig, model: ModelConfig) -> Tree:
@@ -128,7 +126,7 @@ def initial_params(config: ExperimentConfig, model: ModelConfig) -> Tree:
         return checkpoints.restore(abstract, part='params')[0]
 
 
-def describe(model: ModelConfig, tokens: Tokens) -> None:
+def describe(model: ModelConfig, feed: Feed) -> None:
     """One line on what is about to run."""
     import jax
     from rich.console import Console
@@ -138,7 +136,6 @@ def describe(model: ModelConfig, tokens: Tokens) -> None:
     shapes = jax.eval_shape(lambda key: init(model, key), jax.random.key(0))
     count = sum(x.size for x in jax.tree.leaves(shapes))
     Console(stderr=True).print(
-        f'{count / 1e6:.2f} M parameters, {len(tokens)} documents of {tokens.label} '
-        f'({tokens.bytes / 1e6:.1f} MB), {jax.device_count()} x {jax.devices()[0].device_kind}',
+        f'{count / 1e6:.2f} M parameters, {feed.words}, {jax.device_count()} x {jax.devices()[0].device_kind}',
         highlight=False,
     )

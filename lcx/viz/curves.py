@@ -51,7 +51,7 @@ DPI = 200
 
 def figures(comparisons: Sequence[Comparison]) -> dict[str, Figure]:
     """A figure of each comparison that has something to show, by evaluator; none of all-zero accuracies."""
-    worth = [c for c in comparisons if c.means and (c.measure.column != 'accuracy' or any(c.means))]
+    worth = [c for c in comparisons if c.means and (not c.measure.share or any(c.means))]
     return {c.evaluator: draw(c) for c in worth}
 
 
@@ -95,7 +95,7 @@ def limits(comparison: Comparison) -> tuple[float, float]:
     A value is cut if it is more than twice the least and, from the least, more than three times as far as the
     upper quartile.
     """
-    if comparison.measure.column == 'accuracy':
+    if comparison.measure.share:
         return -0.03, 1.03
     values = np.array(comparison.means)
     low = values.min()

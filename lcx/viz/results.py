@@ -30,13 +30,15 @@ class Measure(NamedTuple):
     column: str
     words: str  # completed with the fields of a row
     best: Callable[[Iterable[float]], float]  # min | max
+    share: bool = False  # of 1
 
 
 # An evaluator is shown by the first of these that its rows have.
 MEASURES = (
     Measure('last_bits_per_byte', 'Bits per byte over the last {last} tokens of each window', min),
     Measure('bits_per_byte', 'Bits per byte by position in windows of {length} tokens', min),
-    Measure('accuracy', 'Share of answers that are right', max),
+    Measure('token_accuracy', "Share of the answers' tokens that are right", max, share=True),
+    Measure('accuracy', 'Share of answers that are right', max, share=True),
 )
 
 
@@ -153,16 +155,17 @@ def load(directories: Sequence[Path]) -> list[Row]:
 
 def merge(runs: Mapping[Path, Sequence[Row]]) -> list[Row]:
     """One list of rows from the newest rows of each workdir: seeds averaged, namesakes told apart."""
-    labels: dict[str, dict[Path, list[Row]]] = {}
+    # One label may stand for runs on several data sets, each with evaluators and seeds of its own.
+    labels: dict[tuple[str, str], dict[Path, list[Row]]] = {}
     for workdir, rows in runs.items():
         for row in rows:
-            labels.setdefault(row['label'], {}).setdefault(workdir, []).append(row)
+            labels.setdefault((row['label'], row['evaluator']), {}).setdefault(workdir, []).append(row)
     clear = {label for label, mine in labels.items() if len(mine) == 1 or _are_seeds(list(mine.values()))}
     root = os.path.commonpath([path.absolute() for path in runs])
     groups: dict[tuple, list[Row]] = {}
     for workdir, rows in runs.items():
         for row in rows:
-            if row['label'] not in clear:
+            if (row['label'], row['evaluator']) not in clear:
                 row = {**row, 'label': f'{row["label"]} ({os.path.relpath(workdir, root)})'}
             groups.setdefault(_key(row), []).append(row)
     return [average(group) if len(group) > 1 else group[0] for group in groups.values()]

@@ -105,7 +105,7 @@ def _caption(comparison: Comparison) -> str:
     sentences = [f'{comparison.title}: {comparison.note}.']
     if any(column.end in comparison.trained_lengths for column in comparison.columns):
         sentences.append(f'{TRAINED} trained length.')
-    if comparison.measure.column == 'accuracy' and not any(comparison.means):
+    if comparison.measure.share and not any(comparison.means):
         sentences.append('No answer was right, at any length.')
     return ' '.join(sentences)
 

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+from lcx.data.tasks import Copy
+from lcx.data.tokenizers import Bytes
 from lcx.errors import ConfigError
-from lcx.eval import EVALUATORS, EvalConfig
+from lcx.eval import EVALUATORS, Context, EvalConfig
 from lcx.eval.api import mean, scored, whole_rows
 from lcx.models import LayerKind, ModelConfig, init, score
 
@@ -79,5 +81,7 @@ def test_errors_name_the_field(fields, message):
         dataclasses.replace(GOOD, **fields)
 
 
-def test_evaluators_are_registered_by_name():
-    assert all(evaluator.name == name for name, evaluator in EVALUATORS.items())
+def test_evaluators_have_the_name_of_what_they_measure():
+    context = Context(dataclasses.replace(GOOD, lengths=(128,)), None, Bytes(), seed=0, task=Copy(Bytes()))
+    made = {name: EVALUATORS[name](context).name for name in EVALUATORS if name != 'perplexity'}
+    assert made == {'passkey': 'passkey', 'task': 'copy'} and EVALUATORS['perplexity'].name == 'perplexity'

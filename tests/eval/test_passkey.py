@@ -9,7 +9,7 @@ from lcx.data.tasks import TASKS, Passkey
 from lcx.data.tasks.passkey import FILLER, INTRODUCTION, QUESTION
 from lcx.data.tokenizers import Bytes
 from lcx.errors import DataError
-from lcx.eval import Context, EvalConfig, PasskeyRetrieval
+from lcx.eval import Context, EvalConfig, passkey
 from lcx.models import Scores
 
 TOKENIZER = Bytes()
@@ -77,7 +77,7 @@ def solver(read):
 
 
 def rows(apply):
-    return list(PasskeyRetrieval(Context(CONFIG, None, TOKENIZER, seed=1)).run(apply, None))
+    return list(passkey(Context(CONFIG, None, TOKENIZER, seed=1)).run(apply, None))
 
 
 def find(text):
@@ -105,7 +105,7 @@ def test_almost_right_is_wrong():
 
 def test_a_short_memory_finds_what_lies_within_it():
     """Who sees the last 160 bytes is right where the needle is there: the accuracy counts exactly these."""
-    task = PasskeyRetrieval(Context(CONFIG, None, TOKENIZER, seed=1))
+    task = passkey(Context(CONFIG, None, TOKENIZER, seed=1))
     for row, batch in zip(task.run(solver(lambda text: find(text[-160:])), None), task.batches):
         texts = [TOKENIZER.decode(tokens).partition(QUESTION)[0] + QUESTION for tokens in batch.tokens]
         near = np.array([re.search(r'The pass key is \d{5}\.', text[-160:]) is not None for text in texts])

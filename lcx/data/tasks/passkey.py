@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from lcx.data.tasks.api import Task
 from lcx.data.tokenizers import Tokenizer
 from lcx.errors import DataError
-from lcx.types import Batch
 
 INTRODUCTION = (
     'There is an important info hidden inside a lot of irrelevant text. Find it and memorize it. '
@@ -28,51 +28,35 @@ QUESTION = 'What is the pass key? The pass key is'
 ANSWER = ' {key}'
 
 
-class Passkey:
-    """``sample_batch`` makes prompts with answers; ``score`` tells how many were answered."""
+class Passkey(Task):
+    """See the module."""
 
     name = 'passkey'
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+        super().__init__(tokenizer)
+        self._question = tokenizer.encode(QUESTION)
+        self._introduction, self._filler = tokenizer.encode(INTRODUCTION), tokenizer.encode(FILLER)
+        self.least = self._needed('99999')
 
-    def sample_batch(self, random: np.random.Generator, batch: int, length: int) -> Batch:
-        """``batch`` prompts of exactly ``length`` tokens, the answer's last token being the last target.
+    def _needed(self, key: str) -> int:
+        """Inputs of a row without filler."""
+        needle, answer = (self.tokenizer.encode(text.format(key=key)) for text in (NEEDLE, ANSWER))
+        return len(needle) + len(self._question) + len(answer) - 1
 
-        Raises DataError, with the least length, when prompt and answer do not fit.
-        """
-        rows, weights = zip(*(self._row(random, length) for _ in range(batch)))
-        ids = np.array(rows, np.int32)
-        return Batch(
-            tokens=ids[:, :-1],
-            targets=ids[:, 1:],
-            weights=np.array(weights, np.float32)[:, 1:],
-            positions=np.tile(np.arange(length, dtype=np.int32), (batch, 1)),
-            segments=np.ones((batch, length), np.int32),
-            ids=np.arange(batch, dtype=np.int32),
-        )
-
-    def score(self, hits: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """1.0 for each row whose answer is right in every token; ``hits`` and ``weights`` are 'B T'."""
-        return np.all((hits > 0) | (weights == 0), axis=-1).astype(np.float64)
-
-    def _row(self, random: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and weights, ``length + 1`` of each."""
-        encode = self.tokenizer.encode
+    def row(self, random: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Exactly ``length + 1`` ids, the answer last."""
         key = str(random.integers(10000, 100000))
-        needle, question = encode(NEEDLE.format(key=key)), encode(QUESTION)
-        answer = encode(ANSWER.format(key=key))
-        room = length + 1 - len(needle) - len(question) - len(answer)
-        if room < 0:
-            raise DataError(f'passkey: length {length} is too short; the least is {length - room} tokens.')
-        introduction = encode(INTRODUCTION)
-        if room < 2 * len(introduction):
-            introduction = introduction[:0]
-        filler = encode(FILLER)
+        needle = self.tokenizer.encode(NEEDLE.format(key=key))
+        answer = self.tokenizer.encode(ANSWER.format(key=key))
+        room = length - self._needed(key)
+        if room < 0:  # a vocabulary may need more tokens for one number than for another
+            raise DataError(
+                f'passkey: length {length} is too short; the least for {key} is {length - room} tokens.'
+            )
+        introduction = self._introduction if room >= 2 * len(self._introduction) else self._introduction[:0]
         room -= len(introduction)
-        filler = np.tile(filler, -(-room // len(filler)) + 1)[:room]
+        filler = np.tile(self._filler, -(-room // len(self._filler)) + 1)[:room]
         place = int(random.integers(0, room + 1))
-        row = np.concatenate([introduction, filler[:place], needle, filler[place:], question, answer])
-        weights = np.zeros(length + 1, np.float32)
-        weights[-len(answer) :] = 1
-        return row, weights
+        row = np.concatenate([introduction, filler[:place], needle, filler[place:], self._question, answer])
+        return row, (np.arange(length + 1) > length - len(answer)).astype(np.float32)

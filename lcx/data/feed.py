@@ -1,0 +1,34 @@
+"""What a run trains on: the text of a source, or a synthetic task."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lcx.data.config import DataConfig
+from lcx.data.pipeline import BatchIterator, batches, task_batches
+from lcx.data.tasks import TASKS
+from lcx.data.tokenizers import TOKENIZERS
+from lcx.data.tokens import open_tokens
+
+
+class Feed(NamedTuple):
+    """Training batches, and what a run remembers and tells of where they come from."""
+
+    batches: Callable[..., BatchIterator]  # (*, length, batch, seed)
+    fingerprint: str  # changes when the data do
+    words: str  # for people
+
+
+def open_feed(config: DataConfig) -> Feed:
+    """The training split of ``config``, prepared on first use.
+
+    Raises what :func:`lcx.data.tokens.open_tokens` raises, and ConfigError for a task that the tokenizer cannot spell.
+    """
+    if config.task is not None:
+        task = TASKS[config.task](TOKENIZERS[config.tokenizer]())
+        return Feed(functools.partial(task_batches, task), f'task {task.name}', f'the task {task.name!r}')
+    tokens = open_tokens(config, 'train')
+    words = f'{len(tokens)} documents of {tokens.label} ({tokens.bytes / 1e6:.1f} MB)'
+    return Feed(functools.partial(batches, tokens, packing=config.packing), tokens.fingerprint, words)
