@@ -1,6 +1,7 @@
-"""``lcx sweep``: run a list of experiments one after the other, skipping those that are finished.
+"""``lcx sweep``: run a list of experiments, one after the other or several at a time, skipping those that are finished.
 
 lcx sweep --sweep=experiments/001_extend_small/sweep.py:demo --workdir=runs/demo
+lcx sweep --sweep=experiments/003_position_zoo/sweep.py:cpu --workdir=runs/zoo --jobs=2    # two at a time
 lcx sweep --sweep=experiments/001_extend_small/sweep.py --workdir=runs/001 --dry_run    # only show the commands
 
 A sweep file defines ``sweep(arg) -> list of runs``; ``arg`` is what follows the colon. A run is a dict:
@@ -18,21 +19,23 @@ the sweep; the same sweep command goes on from there.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags as absl_flags
 
-from lcx.errors import ConfigError, LcxError, Preempted, unknown
+from lcx.errors import ConfigError, LcxError, unknown
 from lcx.launch import flags as shared
 
 FIELDS = ('name', 'verb', 'config', 'init', 'set')
 VERBS = ('train', 'eval')
+LOG = 'log.txt'  # what a run prints when several run at a time
 
 
 def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
@@ -40,6 +43,12 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
     del argv
     shared.define_workdir(flags, 'Directory under which every run gets its own workdir.')
     absl_flags.DEFINE_string('sweep', None, 'FILE.py or FILE.py:arg that lists the runs.', flag_values=flags)
+    absl_flags.DEFINE_integer(
+        'jobs',
+        1,
+        'Runs at a time; more than one share the cores and write to WORKDIR/RUN/log.txt.',
+        flag_values=flags,
+    )
     absl_flags.DEFINE_bool('dry_run', False, 'Only print the commands.', flag_values=flags)
 
 
@@ -48,42 +57,91 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     shared.no_arguments(arguments)
     root = Path(shared.required(flags, 'workdir', 'runs/001'))
     runs = load(shared.required(flags, 'sweep', 'experiments/001_extend_small/sweep.py'))
+    if flags.jobs < 1:
+        raise ConfigError(f'jobs: {flags.jobs} must be at least 1.')
+    if flags.dry_run:
+        for item in runs:
+            print(shlex.join(['lcx', *command(item, root)]))
+        return
+    waiting = []
     for number, item in enumerate(runs, start=1):
-        line = command(item, root)
-        title = f'[{number}/{len(runs)}] {item["name"]}'
-        if flags.dry_run:
-            print(shlex.join(['lcx', *line]))
-            continue
-        done = root / item['name'] / 'done.json'
-        if done.is_file() and json.loads(done.read_text())['command'] == line:
-            print(f'{title}: finished before, skipped', flush=True)
-            continue
-        print(f'{title}: {shlex.join(["lcx", *line])}', flush=True)
-        start = time.monotonic()
-        code = run_child([sys.executable, '-m', 'lcx', *line])
-        if code:
-            raise RunFailed(item['name'], code)
-        seconds = time.monotonic() - start
-        done.write_text(json.dumps({'command': line, 'seconds': seconds}))
-        print(f'{title}: done in {seconds:.0f} s', flush=True)
+        job = Job(f'[{number}/{len(runs)}] {item["name"]}', item, command(item, root), root / item['name'])
+        if job.is_done():
+            print(f'{job.title}: finished before, skipped', flush=True)
+        else:
+            waiting.append(job)
+    work(waiting, flags.jobs)
 
 
-def run_child(words: list[str]) -> int:
-    """The exit code of a command; when this process is told to stop, so is the command, and it is waited for."""
-    child = subprocess.Popen(words)
+class Job(NamedTuple):
+    """One run of the sweep."""
+
+    title: str
+    item: Mapping[str, Any]
+    words: list[str]  # after ``lcx``
+    workdir: Path
+
+    def is_done(self) -> bool:
+        """Whether this very command has finished."""
+        done = self.workdir / 'done.json'
+        return done.is_file() and json.loads(done.read_text())['command'] == self.words
+
+
+def work(waiting: list[Job], jobs: int) -> None:
+    """Runs all of ``waiting``, at most ``jobs`` at a time, each after the run that it starts from.
+
+    One at a time, a run writes to this terminal; several write to ``log.txt`` in their workdirs, and share the cores.
+    When one fails, or this process is told to stop, those that run are stopped too, and waited for.
+    """
+    slots, running = list(range(jobs)), {}
     try:
-        return child.wait()
-    except (Preempted, KeyboardInterrupt):
-        child.terminate()
-        return child.wait()
+        while waiting or running:
+            unfinished = {job.item['name'] for job in [*waiting, *(job for job, _, _ in running.values())]}
+            ready = [job for job in waiting if job.item.get('init') not in unfinished]
+            for job in ready[: len(slots)]:
+                waiting.remove(job)
+                slot = slots.pop(0)
+                print(f'{job.title}: {shlex.join(["lcx", *job.words])}', flush=True)
+                running[slot] = job, start(job, slot, jobs), time.monotonic()
+            slot = next((s for s, (_, child, _) in running.items() if child.poll() is not None), None)
+            if slot is None:
+                time.sleep(0.1)
+                continue
+            job, child, since = running.pop(slot)
+            slots.append(slot)
+            if child.returncode:
+                raise RunFailed(job, child.returncode, logged=jobs > 1)
+            seconds = time.monotonic() - since
+            (job.workdir / 'done.json').write_text(json.dumps({'command': job.words, 'seconds': seconds}))
+            print(f'{job.title}: done in {seconds:.0f} s', flush=True)
+    finally:
+        for _, child, _ in running.values():
+            child.terminate()
+        for _, child, _ in running.values():
+            child.wait()
+
+
+def start(job: Job, slot: int, jobs: int) -> subprocess.Popen:
+    """The process of a run, on the cores of its slot."""
+    words = [sys.executable, '-m', 'lcx', *job.words]
+    if jobs == 1:
+        return subprocess.Popen(words)
+    job.workdir.mkdir(parents=True, exist_ok=True)
+    with open(job.workdir / LOG, 'ab') as log:
+        child = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
+    if hasattr(os, 'sched_setaffinity'):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(child.pid, cores[slot::jobs] or cores)
+    return child
 
 
 class RunFailed(LcxError):
-    """A run of the sweep ended with an error, which it has printed itself."""
+    """A run of the sweep ended with an error, which it has printed itself, or written to its log."""
 
-    def __init__(self, name: str, code: int) -> None:
+    def __init__(self, job: Job, code: int, *, logged: bool) -> None:
+        where = f' Its words are in {job.workdir / LOG}.' if logged else ''
         super().__init__(
-            f'sweep: run {name!r} ended with exit code {code}; the same command continues the sweep.'
+            f'sweep: run {job.item["name"]!r} ended with exit code {code}; the same command continues the sweep.{where}'
         )
         self.exit_code = code if 0 < code < 128 else 1
 

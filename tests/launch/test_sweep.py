@@ -1,12 +1,16 @@
 """``lcx sweep``: the commands it starts, what it refuses, and that it goes on where it stopped."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lcx.errors import ConfigError
 from lcx.launch import sweep
+from lcx.launch.experiment import experiment_config, values_of
+from lcx.launch.flags import load_config
 from tests.running import lcx, on_corpus, rows
 
 EXPERIMENT = 'experiments/001_extend_small/sweep.py'
@@ -33,6 +37,14 @@ def test_a_run_is_a_command():
 def test_the_experiments_sweep_is_valid_at_every_size(size):
     runs = sweep.load(EXPERIMENT + size)
     assert runs[0]['name'] == 'base' and len(runs) == 7
+
+
+@pytest.mark.parametrize(('size', 'runs'), [('full', 126), ('cpu', 126), ('demo', 24), ('smoke', 6)])
+def test_the_position_zoos_sweep_is_valid_at_every_size(size, runs):
+    listed = sweep.load(f'experiments/003_position_zoo/sweep.py:{size}')
+    assert len(listed) == runs
+    for item in listed:
+        experiment_config(values_of(load_config(item['config'])))
 
 
 @pytest.mark.parametrize(
@@ -71,3 +83,28 @@ def test_finished_runs_are_skipped_and_a_failed_one_ends_the_sweep(tmp_path, cap
     assert lcx(*words) == 2
     assert 'base: finished before, skipped' in capfd.readouterr().out
     assert rows(tmp_path / 'runs' / 'base' / 'results.jsonl') == before
+    assert lcx(*words, '--jobs=2') == 2  # its words go to a log then
+    assert f'Its words are in {tmp_path}/runs/bad/log.txt' in capfd.readouterr().err
+    assert "Did you mean 'yarn'" in (tmp_path / 'runs' / 'bad' / 'log.txt').read_text()
+
+
+def test_several_at_a_time_wait_for_what_they_start_from(tmp_path, monkeypatch):
+    """Children that only note when they begin and end."""
+    file = tmp_path / 'order.txt'
+    note = f"import sys, time; f = open({str(file)!r}, 'a', 1)"
+    code = note + "; print('+', sys.argv[1], file=f); time.sleep(0.5); print('-', sys.argv[1], file=f)"
+
+    def start(job, slot, jobs):
+        job.workdir.mkdir(exist_ok=True)
+        return subprocess.Popen([sys.executable, '-c', code, job.item['name']])
+
+    monkeypatch.setattr(sweep, 'start', start)
+    inits = {'base': None, 'b': 'base', 'c': 'base', 'd': None}
+    sweep.work([sweep.Job(n, {'name': n, 'init': i}, [n], tmp_path / n) for n, i in inits.items()], jobs=2)
+    order = file.read_text().split('\n')[:-1]
+    assert {order[0], order[1]} == {'+ base', '+ d'} and len(order) == 8
+    assert all(order.index(f'+ {name}') > order.index('- base') for name in 'bc')
+    assert all((tmp_path / name / 'done.json').is_file() for name in inits)
+    running = [sum(line[0] == '+' for line in order[: i + 1]) for i in range(8)]
+    ended = [sum(line[0] == '-' for line in order[: i + 1]) for i in range(8)]
+    assert max(r - e for r, e in zip(running, ended)) == 2
