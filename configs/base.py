@@ -82,7 +82,8 @@ def get_config(arg: str = '') -> ConfigDict:
     config.stages = (stage(steps=2000, length=128, batch=64),)
 
     config.eval = evaluation = ConfigDict()
-    evaluation.run = ('perplexity', 'passkey')  # perplexity | passkey | task (the one in data.source)
+    # perplexity | window_perplexity (a row per window: goes on when cut off) | passkey | task (the one in data.source)
+    evaluation.run = ('perplexity', 'passkey')
     evaluation.every = config_dict.placeholder(int)  # steps between evaluations; default: at the end only
     evaluation.lengths = (128, 256, 512, 1024, 2048)
     evaluation.windows = 32  # texts scored at every length

@@ -3,8 +3,14 @@
 from lcx.eval.api import Apply, Context, EvalConfig
 from lcx.eval.perplexity import Perplexity
 from lcx.eval.task import TaskAccuracy, passkey, trained_task
+from lcx.eval.windows import WindowPerplexity
 
-EVALUATORS = {'perplexity': Perplexity, 'passkey': passkey, 'task': trained_task}
+EVALUATORS = {
+    'perplexity': Perplexity,
+    'window_perplexity': WindowPerplexity,
+    'passkey': passkey,
+    'task': trained_task,
+}
 
 __all__ = [
     'EVALUATORS',
@@ -13,6 +19,7 @@ __all__ = [
     'EvalConfig',
     'Perplexity',
     'TaskAccuracy',
+    'WindowPerplexity',
     'passkey',
     'trained_task',
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -56,11 +56,15 @@ class Context(NamedTuple):
 
 
 class Evaluator(Protocol):
-    """Yields flat rows; the caller adds what run, step and model they belong to."""
+    """Yields flat rows; the caller adds what run, step and model they belong to.
+
+    ``done`` are rows of the same evaluation from an attempt that was cut short; an evaluator whose rows take long
+    leaves out those it finds there.
+    """
 
     name: str
 
-    def run(self, apply: Apply, params: Tree) -> Iterator[Row]: ...
+    def run(self, apply: Apply, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]: ...
 
 
 def whole_rows(ids: np.ndarray) -> Batch:
@@ -76,11 +80,20 @@ def whole_rows(ids: np.ndarray) -> Batch:
     )
 
 
-def scored(apply: Apply, params: Tree, batch: Batch, tokens: int) -> Scores:
-    """Scores of all rows, at most about ``tokens`` tokens at a time; the last part is filled up with padding rows,
-    so that one length compiles once."""
+def needs_text(context: Context, evaluator: str) -> Tokens:
+    """The tokens that ``evaluator`` reads; raises ConfigError where the data source is a task."""
+    if context.tokens is None:
+        raise ConfigError(f"eval.run: {evaluator!r} reads text, and data.source is a task; run 'task'.")
+    return context.tokens
+
+
+def scored(apply: Apply, params: Tree, batch: Batch, tokens: int, rows: int | None = None) -> Scores:
+    """Scores of all rows, ``rows`` at a time; None: as many as make at most about ``tokens`` tokens.
+
+    The last part is filled up with padding rows, so that one length compiles once.
+    """
     count, length = batch.tokens.shape
-    size = max(1, min(count, tokens // length))
+    size = max(1, min(count, tokens // length)) if rows is None else rows
     parts = []
     for start in range(0, count, size):
         part = Batch(*(x[start : start + size] for x in batch))

@@ -6,13 +6,12 @@ same tokens with more or less context before them, so their score against length
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
 from lcx.data.windows import windows
-from lcx.errors import ConfigError
-from lcx.eval.api import Apply, Context, mean, scored, whole_rows
+from lcx.eval.api import Apply, Context, mean, needs_text, scored, whole_rows
 from lcx.types import Row, Tree
 
 
@@ -29,13 +28,14 @@ class Perplexity:
         self.config = context.config
         self.token_bytes = context.tokenizer.token_bytes
         longest = self.config.lengths[-1]
-        if context.tokens is None:
-            raise ConfigError("eval.run: 'perplexity' reads text, and data.source is a task; run 'task'.")
-        found = windows(context.tokens, length=longest, count=self.config.windows, seed=context.seed)
+        found = windows(
+            needs_text(context, self.name), length=longest, count=self.config.windows, seed=context.seed
+        )
         self.ids = np.stack(found)
 
-    def run(self, apply: Apply, params: Tree) -> Iterator[Row]:
+    def run(self, apply: Apply, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]:
         """See the class."""
+        del done
         last = self.config.last
         for length in self.config.lengths:
             batch = whole_rows(self.ids[:, -(length + 1) :])

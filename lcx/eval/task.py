@@ -6,7 +6,7 @@ those before it, so an answer right in every token is what greedy decoding would
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -26,8 +26,9 @@ class TaskAccuracy:
             for length in self.config.lengths
         ]
 
-    def run(self, apply: Apply, params: Tree) -> Iterator[Row]:
+    def run(self, apply: Apply, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]:
         """See the class."""
+        del done
         for length, batch in zip(self.config.lengths, self.batches):
             scores = scored(apply, params, batch, self.config.tokens)
             row = {'evaluator': self.name, 'length': length, 'samples': self.config.windows}

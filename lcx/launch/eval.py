@@ -79,7 +79,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     validate(config.data)
     model, step = evaluated_model(source, before['model'], after['model'])
     with Workdir(target) as workdir:
-        evaluate = make_evaluate(config, target)  # reads the data
+        evaluate = make_evaluate(config, target, source)  # reads the data
         if workdir.saved_config() is None:
             workdir.write_config(after)
         start(workdir, config.seed)

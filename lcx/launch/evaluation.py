@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,22 +14,26 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from lcx.config import plain
 from lcx.data.tasks import TASKS
 from lcx.data.tokenizers import TOKENIZERS
 from lcx.data.tokens import open_tokens
 from lcx.eval import EVALUATORS, Context
 from lcx.launch.experiment import ExperimentConfig
 from lcx.models import ModelConfig, Scores, score
-from lcx.train.metrics import JsonlWriter
+from lcx.train.metrics import JsonlWriter, read_jsonl
 from lcx.types import Batch, Tree
 
 Evaluate = Callable[[Tree, ModelConfig, int], None]
 
+WORTH_A_LINE = 2.0  # seconds: single windows that took less are written, but not shown
 
-def make_evaluate(config: ExperimentConfig, workdir: Path) -> Evaluate:
+
+def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Evaluate:
     """``evaluate(params, model, step)``: all of ``config.eval.run``, each row written as soon as it is known.
 
-    Windows and prompts are drawn here, so that missing data ends a run before it trains.
+    Windows and prompts are drawn here, so that missing data ends a run before it trains. ``source`` is where the
+    parameters are from: an evaluation of the same parameters that was cut short goes on.
     """
     tokenizer, task = TOKENIZERS[config.data.tokenizer](), config.data.task
     context = Context(
@@ -59,18 +65,28 @@ def make_evaluate(config: ExperimentConfig, workdir: Path) -> Evaluate:
             'split': 'validation',
             'trained_length': model.trained_length,
             'position': model.position['name'],
+            'of': identity(model, step, config.seed, source),
         }
-        with JsonlWriter(workdir / 'results.jsonl') as results:
+        path = workdir / 'results.jsonl'
+        with JsonlWriter(path) as results:  # first, since it removes a torn last line
+            done = [row for row in read_jsonl(path) if row.get('of') == common['of']]
             for evaluator in evaluators:
                 since = time.monotonic()
-                for row in evaluator.run(apply_of(model), params):
+                for row in evaluator.run(apply_of(model), params, done):
                     now = time.monotonic()
                     row = {**common, 'factor': factor(model, row['length']), **row, 'seconds': now - since}
                     since = now
                     results.write({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})
-                    console.print(f'  {line(row)}', highlight=False, soft_wrap=True)
+                    if 'window' not in row or row['seconds'] > WORTH_A_LINE:
+                        console.print(f'  {line(row)}', highlight=False, soft_wrap=True)
 
     return evaluate
+
+
+def identity(model: ModelConfig, step: int, seed: int, source: Path) -> str:
+    """A digest of what is evaluated: equal for equal parameters, model and seed."""
+    facts = [plain(model), step, seed, str(source.resolve())]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def factor(model: ModelConfig, length: int) -> float:
@@ -87,9 +103,10 @@ def line(row: dict[str, Any]) -> str:
     for name, value in row.items():
         if isinstance(value, float) and f'{name}_stderr' in row:
             numbers.append(f'{name} {value:.3f} ±{row[f"{name}_stderr"]:.3f}')
-    where = (
-        f'positions {row["bucket_start"]}-{row["bucket_end"]}'
-        if 'bucket_end' in row
-        else f'length {row["length"]}'
-    )
+    where = f'length {row["length"]}'
+    if 'bucket_end' in row:
+        where = f'positions {row["bucket_start"]}-{row["bucket_end"]}'
+    if 'window' in row:
+        where += f', window {row["window"]}'
+        numbers = [f'{name} {row[name]:.3f}' for name in ('nats', 'last_nats')]
     return f'{row["label"]}: {row["evaluator"]}, {where}: {", ".join(numbers)} ({row["seconds"]:.1f} s)'

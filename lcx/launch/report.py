@@ -18,7 +18,7 @@ from absl import flags as absl_flags
 from lcx.errors import ConfigError, StorageError
 from lcx.launch.flags import no_arguments
 from lcx.types import Row
-from lcx.viz import bench, curves, results, tables
+from lcx.viz import bench, curves, paired, results, tables
 from lcx.viz import positions as frequencies
 
 
@@ -28,6 +28,12 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
         'out',
         None,
         'Directory of report.md and figures. Default: figures/ inside a single DIR, report/ here for many.',
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_string(
+        'reference',
+        None,
+        'Label that others are compared with on the same texts (rows of window_perplexity). Default: the first.',
         flag_values=flags,
     )
     absl_flags.DEFINE_bool(
@@ -50,13 +56,14 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         return
     if not arguments:
         raise ConfigError('report: no directory given. Name the workdirs or folders of them: lcx report runs')
-    report(arguments, flags.out)
+    report(arguments, flags.out, flags.reference)
 
 
-def report(directories: list[str], out: str | None) -> None:
-    """The verb without its flags: ``out`` at None is the default folder. Raises DataError, StorageError."""
-    raced, rows = bench.split(results.load([Path(d) for d in directories]))
-    comparisons = results.compare(rows)
+def report(directories: list[str], out: str | None, reference: str | None = None) -> None:
+    """The verb without its flags: ``out`` at None is the default folder. Raises as the parts do."""
+    paths = [Path(d) for d in directories]
+    raced, rows = bench.split(results.load(paths))
+    comparisons = [*results.compare(rows), *paired.compare(paths, reference)]
     built = [*(tables.build(c) for c in comparisons), *bench.tables(raced)]
     _print(built)
     for evaluator in _untabled(rows, comparisons):
@@ -67,7 +74,7 @@ def report(directories: list[str], out: str | None) -> None:
     files: dict[str, bytes] = {}
     for name, figure in (curves.figures(comparisons) | bench.figures(raced)).items():
         files |= {f'{name}.{kind}': curves.render(figure, kind) for kind in ('png', 'svg')}
-    files['report.md'] = _markdown(out, directories, built, files).encode()
+    files['report.md'] = _markdown(_command(directories, out, reference), built, files).encode()
     _write(folder, files)
     print(*(f'wrote {folder / name}' for name in files), sep='\n')
 
@@ -103,10 +110,12 @@ def _print(built: list[tables.Table]) -> None:
         console.print(tables.to_rich(table))
 
 
-def _markdown(
-    out: str | None, arguments: list[str], built: list[tables.Table], files: Mapping[str, bytes]
-) -> str:
-    command = shlex.join(['lcx', 'report', *arguments, *([f'--out={out}'] if out else [])])
+def _command(arguments: list[str], out: str | None, reference: str | None) -> str:
+    given = {'out': out, 'reference': reference}
+    return shlex.join(['lcx', 'report', *arguments, *(f'--{k}={v}' for k, v in given.items() if v)])
+
+
+def _markdown(command: str, built: list[tables.Table], files: Mapping[str, bytes]) -> str:
     sections = [f'# Results\n\nMade by `{command}`.\n']
     for table in built:
         picture = f'{table.name}.png'

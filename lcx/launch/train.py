@@ -55,7 +55,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         if saved is not None:
             check_config(saved, values)
         feed = open_feed(config.data)
-        evaluate = make_evaluate(config, workdir.path)
+        evaluate = make_evaluate(config, workdir.path, workdir.path)
         workdir.write_config(values)  # stages may have been added
         start(workdir, config.seed)
         describe(models[0], feed)

@@ -31,6 +31,7 @@ class Measure(NamedTuple):
     words: str  # completed with the fields of a row
     best: Callable[[Iterable[float]], float]  # min | max
     share: bool = False  # of 1
+    digits: int = 2  # after the point, in tables
 
 
 # An evaluator is shown by the first of these that its rows have.
@@ -135,7 +136,7 @@ def read(path: Path) -> list[Row]:
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:
-    """Of the rows of each (label, evaluator, length, bucket) the one of the highest step, then the last."""
+    """Of the rows of each (label, evaluator, length, bucket, window) the one of the highest step, then the last."""
     kept: dict[tuple, Row] = {}
     for row in rows:
         key = _key(row)
@@ -146,11 +147,27 @@ def newest(rows: Iterable[Row]) -> list[Row]:
 
 def load(directories: Sequence[Path]) -> list[Row]:
     """The newest rows of all runs in and below ``directories``, merged over seeds. Raises DataError."""
-    runs = {path.parent: newest(read(path)) for path in find(directories)}
+    runs = {path.parent: over_windows(newest(read(path))) for path in find(directories)}
     if not any(runs.values()):
         folder = next(iter(runs))
         raise DataError(f'{folder / FILE}: no rows yet. Evaluate the run: lcx eval --workdir={folder}')
     return merge(runs)
+
+
+def over_windows(rows: Sequence[Row]) -> list[Row]:
+    """Rows of single windows become one row of each length: means and their standard errors over windows."""
+    groups: dict[tuple, list[Row]] = {}
+    whole = []
+    for row in rows:
+        if 'window' in row:
+            groups.setdefault(_key({**row, 'window': None}), []).append(row)
+        else:
+            whole.append(row)
+    for group in groups.values():
+        row = average(group) if len(group) > 1 else group[0]
+        row = {k: v for k, v in row.items() if k not in ('seeds', 'window', 'text')}
+        whole.append({**row, 'seed': group[-1].get('seed'), 'windows': len(group)})
+    return whole
 
 
 def merge(runs: Mapping[Path, Sequence[Row]]) -> list[Row]:
@@ -259,7 +276,8 @@ def _row(line: bytes) -> dict[str, Any]:
 
 
 def _key(row: Row) -> tuple:
-    return row['label'], row['evaluator'], row['length'], row.get('bucket_start'), row.get('bucket_end')
+    place = (row.get(name) for name in ('bucket_start', 'bucket_end', 'window'))
+    return row['label'], row['evaluator'], row['length'], *place
 
 
 def _column(row: Row) -> Column:

@@ -45,7 +45,7 @@ def build(comparison: Comparison) -> Table:
     for series in comparison.series:
         cells = [Cell(series.label), Cell(str(series.trained_length or ABSENT))]
         for column in comparison.columns:
-            text = _text(series.values.get(column))
+            text = _text(series.values.get(column), comparison.measure.digits)
             cells.append(Cell(text, best=column in series.values and text.split()[0] == best[column]))
         rows.append(tuple(cells))
     heads = [heading(column, comparison.trained_lengths) for column in comparison.columns]
@@ -96,9 +96,10 @@ def _best(comparison: Comparison, column: Column) -> str | None:
     """The number, as printed, that is best in the column: None where all are the same."""
     values = [s.values[column] for s in comparison.series if column in s.values]
     finite = [v.mean for v in values if math.isfinite(v.mean)]
-    if len({_number(v.mean) for v in values}) < 2 or not finite:
+    digits = comparison.measure.digits
+    if len({_number(v.mean, digits) for v in values}) < 2 or not finite:
         return None
-    return _number(comparison.measure.best(finite))
+    return _number(comparison.measure.best(finite), digits)
 
 
 def _caption(comparison: Comparison) -> str:
@@ -110,15 +111,15 @@ def _caption(comparison: Comparison) -> str:
     return ' '.join(sentences)
 
 
-def _number(value: float) -> str:
-    return f'{value:.2f}'
+def _number(value: float, digits: int) -> str:
+    return f'{value:.{digits}f}'
 
 
-def _text(value: Value | None) -> str:
+def _text(value: Value | None, digits: int) -> str:
     if value is None:
         return ABSENT
-    error = '' if value.stderr is None else f' ±{value.stderr:.2f}'
-    return _number(value.mean) + error
+    error = '' if value.stderr is None else f' ±{value.stderr:.{digits}f}'
+    return _number(value.mean, digits) + error
 
 
 def _markdown(cell: Cell) -> str:

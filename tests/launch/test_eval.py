@@ -139,3 +139,21 @@ def test_settings_of_the_evaluation_can_be_changed(trained, tmp_path):
 def test_flags_that_eval_cannot_use_say_what_to_give(words, message, capfd):
     assert lcx('eval', *words) == 2
     assert message in capfd.readouterr().err
+
+
+def test_single_windows_go_on_where_they_were_and_other_settings_start_anew(trained, tmp_path):
+    words = ['eval', f'--init={trained}', f'--workdir={tmp_path}', "--config.eval.run=('window_perplexity',)"]
+    assert lcx(*words) == 0
+    whole = (tmp_path / 'results.jsonl').read_text()
+    assert [(r['length'], r['window']) for r in rows(tmp_path / 'results.jsonl')] == [
+        (128, 0), (128, 1), (256, 0), (256, 1),
+    ]  # fmt: skip
+    (tmp_path / 'results.jsonl').write_text(whole[: whole.rindex('{') + 20])  # cut off in the last row
+    assert lcx(*words) == 0
+    again = rows(tmp_path / 'results.jsonl')
+    assert [{**r, 'seconds': 0} for r in again] == [
+        {**json.loads(r), 'seconds': 0} for r in whole.splitlines()
+    ]
+    assert lcx(*words) == 0 and rows(tmp_path / 'results.jsonl') == again
+    assert lcx(*words, '--config.model.position.name=pi') == 0
+    assert len(rows(tmp_path / 'results.jsonl')) == 8
