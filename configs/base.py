@@ -53,7 +53,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'mixer': mixer(),
                 'attention': attention(),
                 # All of these must allow: causal, window, sinks, prefix, same_segment, chunked, dilated, strided,
-                # global_tokens, random_blocks; both and either nest. lcx/attention/rules.py shows how.
+                # shifted_groups, global_tokens, random_blocks; both and either nest. lcx/attention/rules.py shows how.
                 'rule': ({'name': 'causal'},),
                 'position': config_dict.placeholder(object),
                 'regions': regions(),
@@ -78,6 +78,8 @@ def get_config(arg: str = '') -> ConfigDict:
     optimizer.decay = 0.2  # schedule 'wsd': share of the stage's steps at its end
     optimizer.final = 0.1  # share of the peak at the end of the stage
     optimizer.accumulate = 1  # gradient steps a batch is split into
+
+    config.tune = tune()  # which parameters train
 
     config.stages = (stage(steps=2000, length=128, batch=64),)
 
@@ -194,6 +196,26 @@ def position(name: str | None = 'rope', **options) -> ConfigDict:
     return config
 
 
+def tune(name: str = 'full', **options) -> ConfigDict:
+    """Which parameters train; other tunings' fields must stay None.
+
+    A pattern matches whole parts of a name such as layers/full_0/mixer/query/kernel, and * stands for anything.
+    """
+    config = ConfigDict()
+    config.name = name  # full | chosen (leaves that train matches) | lora (adapters, and those leaves)
+    config.train = config_dict.placeholder(
+        tuple
+    )  # chosen, lora: patterns of parameters that train themselves
+    config.rank = config_dict.placeholder(int)  # lora: R; default 8
+    config.alpha = config_dict.placeholder(float)  # lora: adapters count alpha / rank times; default 16
+    config.targets = config_dict.placeholder(
+        tuple
+    )  # lora: patterns of linear maps; default ('mixer/query', 'mixer/value')
+    config.rank_stabilised = config_dict.placeholder(bool)  # lora: alpha / sqrt(rank) (rsLoRA); default False
+    config.update(options)
+    return config
+
+
 def stage(steps: int, length: int, batch: int, **overrides) -> ConfigDict:
     """One stage of training: steps at one length, batch and position method, compiled once."""
     config = ConfigDict()
@@ -202,6 +224,9 @@ def stage(steps: int, length: int, batch: int, **overrides) -> ConfigDict:
     config.batch = batch  # B, windows
     config.learning_rate = config_dict.placeholder(float)  # default: optimizer.learning_rate
     config.position = position(None)  # fields of model.position that differ in this stage; None: as before it
+    # By layer kind, rules that must allow too while this stage trains; evaluation ignores them. LongLoRA:
+    # {'full': ({'name': 'shifted_groups', 'size': 512},)}
+    config.rules = config_dict.placeholder(object)
     config.update(overrides)
     return config
 

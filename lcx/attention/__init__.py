@@ -32,7 +32,15 @@ from lcx.attention.masks import (
     sinks,
     window,
 )
-from lcx.attention.patterns import chunk_distance, chunked, dilated, global_tokens, random_blocks, strided
+from lcx.attention.patterns import (
+    chunk_distance,
+    chunked,
+    dilated,
+    global_tokens,
+    random_blocks,
+    shifted_groups,
+    strided,
+)
 from lcx.attention.regions import Region
 from lcx.attention.rules import RULES
 
@@ -81,6 +89,7 @@ __all__ = [
     'prefix',
     'random_blocks',
     'same_segment',
+    'shifted_groups',
     'sinks',
     'strided',
     'window',

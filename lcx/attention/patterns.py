@@ -1,4 +1,4 @@
-"""Sparse patterns from the literature, as rules: chunked, dilated, strided, global tokens, random blocks.
+"""Sparse patterns from the literature, as rules: chunks, shifted groups, dilation, strides, random blocks and others.
 
 Each is one ingredient; papers mix them with the rules of :mod:`~lcx.attention.masks`:
 
@@ -6,6 +6,7 @@ Each is one ingredient; papers mix them with the rules of :mod:`~lcx.attention.m
     Longformer           either(window(w), global_tokens(g))
     Sparse Transformer   both(causal, either(window(l), strided(l)))
     LongNet              both(causal, either(dilated(w1, r1), dilated(w2, r2), ...))
+    LongLoRA             both(causal, shifted_groups(g)) while training
 
 A pattern saves work where its holes are larger than a kernel's blocks, which then are skipped; where they are
 smaller (``dilated``, ``strided``) it only hides. Pictures as in masks: queries downwards, keys to the right.
@@ -41,15 +42,71 @@ def chunked(size: int) -> Rule:
         q, k = pairs(where.q_pos // size, where.k_pos // size)
         return q == k
 
-    def surely(b: Bounds) -> Array:
-        return (b.q_min // size == b.k_max // size) & (b.k_min // size == b.q_max // size)
-
-    return Rule(allow, lambda b: _share_chunk(b, size), surely)
+    return Rule(allow, lambda b: _share_chunk(b, size), lambda b: _is_in_chunk(b, size))
 
 
 def _share_chunk(b: Bounds, size: int) -> Array:
     """May a query and a key lie in one chunk? Exact if the tokens between the bounds are all there."""
     return (b.q_min // size <= b.k_max // size) & (b.k_min // size <= b.q_max // size)
+
+
+def _is_in_chunk(b: Bounds, size: int) -> Array:
+    """Do all queries and keys lie in one chunk?"""
+    return (b.q_min // size == b.k_max // size) & (b.k_min // size == b.q_max // size)
+
+
+@one_object
+def shifted_groups(size: int) -> Rule:
+    """Shifted sparse attention (S^2-Attn) of LongLoRA (arXiv 2309.12307), with ``causal``, a rule to train with.
+
+    Even heads read their own group of ``size`` positions; the groups of odd heads begin half a group later, so that
+    between the two kinds of heads, layer by layer, everything passes on. The paper's ``size`` is a quarter of the
+    length. Heads 0 and 1 of ``shifted_groups(4)``:
+
+        1 1 1 1 0 0
+        1 1 1 1 0 0
+        1 1 1 1 0 0
+        1 1 1 1 0 0
+        0 0 0 0 1 1
+        0 0 0 0 1 1
+
+        1 1 0 0 0 0
+        1 1 0 0 0 0
+        0 0 1 1 1 1
+        0 0 1 1 1 1
+        0 0 1 1 1 1
+        0 0 1 1 1 1
+
+    The paper shifts by rolling the tokens of half the heads, which puts the first half group of the text behind the
+    last: with a causal mask in the rolled order, as in its pseudocode and its plain PyTorch code, the first tokens
+    read the last. Here, as in its FlashAttention code, both half groups stay alone. The paper shifts the second half
+    of the heads instead of the odd ones: heads have no order, and parity needs no count of them. Groups are counted
+    from the start of each document, not of each row.
+
+    A kernel skips blocks that neither kind of heads needs: a causal query is given 3/4 of ``size`` keys on average,
+    of which each head reads 1/2.
+    """
+    at_least_one('size', size)
+    if size % 2:
+        raise ConfigError(f'size: {size} must be even, to be shifted by a half; the nearest is {size + 1}.')
+    half = size // 2
+
+    def allow(where: Where) -> Array:
+        shift = (where.heads % 2 * half)[:, None]
+
+        def group(positions: Int[Array, 'B T']) -> Array:  # 'B N T'
+            return (positions[:, None] + shift) // size
+
+        return group(where.q_pos)[..., None] == group(where.k_pos)[:, :, None]
+
+    def shifted(b: Bounds) -> Bounds:
+        return Bounds(*(x + half for x in b[:4]), *b[4:])
+
+    return Rule(
+        allow,
+        lambda b: _share_chunk(b, size) | _share_chunk(shifted(b), size),
+        lambda b: _is_in_chunk(b, size) & _is_in_chunk(shifted(b), size),
+    )
 
 
 @one_object

@@ -33,6 +33,7 @@ RULES = {
     'prefix': masks.prefix,
     'same_segment': lambda: masks.same_segment,
     'chunked': patterns.chunked,
+    'shifted_groups': patterns.shifted_groups,
     'dilated': patterns.dilated,
     'strided': patterns.strided,
     'global_tokens': patterns.global_tokens,

@@ -139,12 +139,9 @@ def _changed_position(trained: Mapping, before: Mapping, after: Mapping) -> dict
 
 
 def load_params(source: Path, model: ModelConfig, step: int) -> Tree:
-    """The parameters alone, without the optimizer's state."""
-    import jax
-
-    from lcx.models import init
+    """The parameters alone, without the optimizer's state, adapters merged into the matrices."""
     from lcx.train.checkpoint import Checkpoints
+    from lcx.train.tune import merged_params
 
-    abstract = jax.eval_shape(lambda key: init(model, key), jax.random.key(0))
     with Checkpoints(source / 'checkpoints', keep=None) as checkpoints:
-        return checkpoints.restore(abstract, step, part='params')[0]
+        return merged_params(checkpoints, model, step)

@@ -35,6 +35,7 @@ class ExperimentConfig:
     model: ModelConfig
     loss: LossConfig
     optimizer: OptimizerConfig
+    tune: Options
     stages: tuple[StageConfig, ...]
     eval: EvalConfig
     checkpoint: CheckpointConfig
@@ -52,7 +53,9 @@ class ExperimentConfig:
     @property
     def train(self) -> TrainConfig:
         """What the training loop reads."""
-        return TrainConfig(self.seed, self.stages, self.loss, self.optimizer, self.checkpoint, self.log)
+        return TrainConfig(
+            self.seed, self.stages, self.loss, self.optimizer, self.checkpoint, self.log, self.tune
+        )
 
 
 def values_of(config: ConfigDict) -> dict[str, Any]:
@@ -110,5 +113,9 @@ def stage_models(config: ExperimentConfig, start: ModelConfig) -> tuple[ModelCon
             except ConfigError as error:
                 raise ConfigError(f'stages[{i}].{error}') from None
         model = model.trained_at(stage.length)
+        try:
+            stage.training(model)
+        except ConfigError as error:
+            raise ConfigError(f'stages[{i}].{error}') from None
         models.append(model)
     return tuple(models)

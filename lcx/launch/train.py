@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     from lcx.launch.start import start
     from lcx.launch.workdir import Workdir, check_config
     from lcx.train.loop import Experiment, train
+    from lcx.train.tune import abstract_params
 
     shared.no_arguments(arguments)
     shared.required(flags, 'config', 'configs/base.py')
@@ -50,6 +51,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     target = Path(shared.required(flags, 'workdir', 'runs/base'))
     trained_length = starting_length(config, target)
     models = stage_models(config, dataclasses.replace(config.model, trained_length=trained_length))
+    shapes = abstract_params(config.train.tuning, models[0])
     with Workdir(target) as workdir:
         saved = workdir.saved_config()
         if saved is not None:
@@ -58,7 +60,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         evaluate = make_evaluate(config, workdir.path, workdir.path)
         workdir.write_config(values)  # stages may have been added
         start(workdir, config.seed)
-        describe(models[0], feed)
+        describe(shapes, config.train.tuning.trains, feed)
         train(
             Experiment(
                 config=config.train,
@@ -117,25 +119,28 @@ def initial_params(config: ExperimentConfig, model: ModelConfig) -> Tree:
 
     from lcx.models import init
     from lcx.train.checkpoint import Checkpoints
+    from lcx.train.tune import merged_params
 
-    key = jax.random.key(config.seed)
     if config.init_from is None:
-        return jax.jit(lambda key: init(model, key))(key)
-    abstract = jax.eval_shape(lambda key: init(model, key), key)
+        return jax.jit(lambda key: init(model, key))(jax.random.key(config.seed))
     with Checkpoints(Path(config.init_from) / 'checkpoints', keep=None) as checkpoints:
-        return checkpoints.restore(abstract, part='params')[0]
+        return merged_params(checkpoints, model)
 
 
-def describe(model: ModelConfig, feed: Feed) -> None:
+def describe(shapes: Tree, trains: Callable[[str], bool], feed: Feed) -> None:
     """One line on what is about to run."""
     import jax
     from rich.console import Console
 
-    from lcx.models import init
+    from lcx.compress import leaves
 
-    shapes = jax.eval_shape(lambda key: init(model, key), jax.random.key(0))
-    count = sum(x.size for x in jax.tree.leaves(shapes))
+    def millions(tree: Tree) -> str:
+        return f'{sum(x.size for x in jax.tree.leaves(tree)) / 1e6:.2f} M'
+
+    trained, frozen = leaves.split(shapes, trains)
+    of_them = f' ({millions(trained)} of them train)' if frozen else ''
     Console(stderr=True).print(
-        f'{count / 1e6:.2f} M parameters, {feed.words}, {jax.device_count()} x {jax.devices()[0].device_kind}',
+        f'{millions(shapes)} parameters{of_them}, {feed.words}, {jax.device_count()} x '
+        f'{jax.devices()[0].device_kind}',
         highlight=False,
     )

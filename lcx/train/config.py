@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from lcx import config
 from lcx.config import Options
 from lcx.errors import ConfigError, unknown
+from lcx.models import ModelConfig
 from lcx.train.optimizer import OPTIMIZERS
 from lcx.train.schedule import SCHEDULES
+from lcx.train.tune import TUNINGS, Tuning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +23,23 @@ class StageConfig:
     batch: int  # B, global
     learning_rate: float | None = None
     position: Options = Options()
+    rules: Mapping[str, tuple[Options, ...]] | None = None  # by layer kind
 
     def __post_init__(self) -> None:
         config.positive(self, 'steps', 'length', 'batch', 'learning_rate')
+        config.freeze_fields(self)
+
+    def training(self, model: ModelConfig) -> ModelConfig:
+        """``model`` while this stage trains it: ``rules`` must allow too. Evaluation keeps ``model`` itself."""
+        kinds = dict(model.kinds)
+        for name, rule in (self.rules or {}).items():
+            if name not in kinds:
+                raise ConfigError(unknown('rules', name, kinds))
+            try:
+                kinds[name] = dataclasses.replace(kinds[name], rule=(*kinds[name].rule, *rule))
+            except ConfigError as error:
+                raise ConfigError(f'rules.{name}: {error}') from None
+        return dataclasses.replace(model, kinds=Options(kinds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +114,7 @@ class TrainConfig:
     optimizer: OptimizerConfig
     checkpoint: CheckpointConfig
     log: LogConfig
+    tune: Options = Options(name='full')
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -108,6 +126,12 @@ class TrainConfig:
                     f'stages[{i}].batch: {stage.batch} is not a multiple of optimizer.accumulate='
                     f'{self.optimizer.accumulate}; the nearest that is: {near}.'
                 )
+        _ = self.tuning
+
+    @property
+    def tuning(self) -> Tuning:
+        """What of the model trains."""
+        return config.make(TUNINGS, self.tune, 'tune')
 
     @property
     def steps(self) -> int:

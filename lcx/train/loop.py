@@ -23,7 +23,7 @@ import numpy as np
 from lcx import config as configuration
 from lcx.data.pipeline import BatchIterator
 from lcx.errors import DataError, NonFiniteError, Preempted
-from lcx.models import ModelConfig, init
+from lcx.models import ModelConfig
 from lcx.train import state as states
 from lcx.train.checkpoint import Checkpoints
 from lcx.train.config import TrainConfig
@@ -34,7 +34,10 @@ from lcx.train.progress import Progress, Rates
 from lcx.train.schedule import schedule
 from lcx.train.state import TrainState
 from lcx.train.step import train_step
+from lcx.train.tune import abstract_params, flops
 from lcx.types import Batch, Tree
+
+TUNING = 2**32 - 1  # folded into the key of the run, as steps are, for what tuning adds to the parameters
 
 
 class Experiment(NamedTuple):
@@ -42,9 +45,11 @@ class Experiment(NamedTuple):
 
     config: TrainConfig
     models: tuple[ModelConfig, ...]  # one per stage
-    params: Callable[[], Tree]  # to start from, when there is no checkpoint
+    params: Callable[[], Tree]  # the model's, to start from, when there is no checkpoint
     batches: Callable[[int], BatchIterator]  # stage number -> its global batches
-    evaluate: Callable[[Tree, ModelConfig, int], None]  # (params, model, step): writes its own results
+    evaluate: Callable[
+        [Tree, ModelConfig, int], None
+    ]  # (the model's params, model, step): writes its results
     evaluate_every: int | None
     metadata: dict[
         str, Any
@@ -63,7 +68,9 @@ def train(experiment: Experiment, workdir: Path) -> TrainState:
         DataError: a checkpoint was made with other ``metadata``.
         StorageError: a checkpoint or a row cannot be written, or no checkpoint is intact.
     """
-    config = experiment.config
+    config, evaluate = experiment.config, experiment.evaluate
+    merged = config.tuning.merged
+    experiment = experiment._replace(evaluate=lambda params, *rest: evaluate(merged(params), *rest))
     with (
         Checkpoints(workdir / 'checkpoints', keep=config.checkpoint.keep) as checkpoints,
         StopSignal() as stop,
@@ -89,14 +96,15 @@ def train(experiment: Experiment, workdir: Path) -> TrainState:
 
 def restore_or_create(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, dict | None]:
     """The newest checkpoint's state and its JSON, or a fresh state and None."""
-    config = experiment.config
-    key = jax.random.key(config.seed)
+    config, model = experiment.config, experiment.models[0]
+    key, tuning = jax.random.key(config.seed), config.tuning
+
+    def create(params: Tree) -> TrainState:
+        return states.create(params, _optimizer(config, 0), key, tuning.trains)
+
     if checkpoints.latest() is None:
-        return states.create(experiment.params(), _optimizer(config, 0), key), None
-    abstract = jax.eval_shape(
-        lambda key: states.create(init(experiment.models[0], key), _optimizer(config, 0), key), key
-    )
-    state, extra, step = checkpoints.restore(abstract)
+        return create(tuning.prepare(model, experiment.params(), jax.random.fold_in(key, TUNING))), None
+    state, extra, step = checkpoints.restore(jax.eval_shape(create, abstract_params(tuning, model)))
     for name, value in experiment.metadata.items():
         if extra.get(name) != value:
             raise DataError(
@@ -159,16 +167,21 @@ class StageLoop:
         self.end = self.start + here.steps
         # As numbers for the log: computed when a row is written, they would queue behind the running step.
         self.learning_rates = np.asarray(_rate(self.config, stage)(jnp.arange(self.start, self.end)))
-        self.flops = self.model.flops(here.length)
+        tuning = self.config.tuning
+        self.flops = flops(tuning, self.model, here.length)
         sums = functools.partial(
-            loss_sums, self.model, z_loss=self.config.loss.z_loss, chunk=self.config.loss.chunk
+            loss_sums,
+            here.training(self.model),
+            z_loss=self.config.loss.z_loss,
+            chunk=self.config.loss.chunk,
         )
         self.step = jax.jit(
             functools.partial(
                 train_step,
-                loss_sums=sums,
+                loss_sums=tuning.wrap(sums),
                 optimizer=_optimizer(self.config, stage),
                 accumulate=self.config.optimizer.accumulate,
+                trains=tuning.trains,
             ),
             donate_argnums=0,
         )
@@ -221,6 +234,7 @@ class StageLoop:
             'stage': self.stage,
             'data': batches.get_state(),
             'model': configuration.plain(self.model),
+            'tune': configuration.plain(self.config.tune),
         }
         self.checkpoints.save(step, state, extra)
 

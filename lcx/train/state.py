@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
 
+from lcx.compress import leaves
 from lcx.types import Array, Tree
 
 
 class TrainState(NamedTuple):
     step: Array  # finished steps, int32
-    params: Tree  # fp32
-    opt_state: Tree
+    params: Tree  # fp32; frozen ones too
+    opt_state: Tree  # of the parameters that train
     key: Array  # jax.random key; a step folds its number in
     finite: Array  # False after a non-finite step: every later step leaves the state as it is
 
 
-def create(params: Tree, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
-    """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key, jnp.ones((), bool))
+def create(
+    params: Tree,
+    optimizer: optax.GradientTransformation,
+    key: Array,
+    trains: Callable[[str], bool] = leaves.every,
+) -> TrainState:
+    """The state before the first step; ``trains`` tells by its name whether a leaf of ``params`` is trained."""
+    trained, _ = leaves.split(params, trains)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(trained), key, jnp.ones((), bool))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lcx.compress import leaves
 from lcx.train.state import TrainState
 from lcx.types import Array, Batch, Tree
 
@@ -21,22 +22,29 @@ def train_step(
     loss_sums: LossSums,
     optimizer: optax.GradientTransformation,
     accumulate: int,
+    trains: Callable[[str], bool] = leaves.every,
 ) -> tuple[TrainState, dict[str, Array]]:
     """Gradient, clip, update. ``metrics`` are scalars on the device: loss (nats per token), grad_norm, tokens, finite.
 
     If loss or gradient is not finite, or an earlier step's was not, the state stays exactly as it is but for
-    ``finite``, so that the caller may look later without harm: parameters never see a bad update.
+    ``finite``, so that the caller may look later without harm: parameters never see a bad update. Leaves that
+    ``trains`` does not name have no gradient, no update and no copy: they are passed through.
     """
     key = jax.random.fold_in(state.key, state.step)
-    grads, nll, weight = gradients(state.params, batch, key, loss_sums, accumulate)
+    trained, frozen = leaves.split(state.params, trains)
+
+    def sums(trained: Tree, batch: Batch, key: Array) -> tuple[Array, tuple[Array, Array]]:
+        return loss_sums(leaves.join(trained, frozen), batch, key)
+
+    grads, nll, weight = gradients(trained, batch, key, sums, accumulate)
     norm = optax.tree.norm(grads)
     good = jnp.isfinite(nll) & jnp.isfinite(norm) & state.finite
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    stepped = (state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-    before = (state.step, state.params, state.opt_state)
-    step, params, opt_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), stepped, before)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+    stepped = (state.step + 1, optax.apply_updates(trained, updates), opt_state)
+    before = (state.step, trained, state.opt_state)
+    step, trained, opt_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), stepped, before)
     metrics = {'loss': nll / jnp.maximum(weight, 1), 'grad_norm': norm, 'tokens': weight, 'finite': good}
-    return TrainState(step, params, opt_state, state.key, good), metrics
+    return TrainState(step, leaves.join(trained, frozen), opt_state, state.key, good), metrics
 
 
 def gradients(
