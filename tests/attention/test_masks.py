@@ -24,7 +24,15 @@ from lcx.attention.masks import (
     sinks,
     window,
 )
-from lcx.attention.patterns import chunk_distance, chunked, dilated, global_tokens, random_blocks, strided
+from lcx.attention.patterns import (
+    chunk_distance,
+    chunked,
+    dilated,
+    global_tokens,
+    random_blocks,
+    shifted_groups,
+    strided,
+)
 from lcx.types import PADDING, Where
 
 SEGMENTS = np.array([[1, 1, 1, 2, 2, 2]])
@@ -37,6 +45,7 @@ PICTURED = {
     'prefix': prefix(3),
     'chunked': chunked(3),
     'chunk_distance': chunk_distance(2, 1, 2),
+    'shifted_groups': shifted_groups(4),
     'dilated': dilated(4, 2),
     'strided': both(causal, either(window(2), strided(2))),
     'global_tokens': global_tokens(2),
@@ -158,6 +167,7 @@ LEAVES = {
     ),
     'prefix': SMALL.map(prefix),
     'chunked': SMALL.map(chunked),
+    'shifted_groups': SMALL.map(lambda half: shifted_groups(2 * half)),
     'dilated': st.builds(lambda a, b: dilated(max(a, b), min(a, b)), SMALL, SMALL),
     'strided': SMALL.map(strided),
     'global_tokens': SMALL.map(global_tokens),
@@ -222,6 +232,8 @@ AT_ANY_PLACE = [
     prefix(6),
     chunked(6),
     chunked(8),
+    shifted_groups(6),
+    shifted_groups(8),
     strided(11),
     global_tokens(6),
     both(causal, window(8)),

@@ -5,6 +5,8 @@ import pytest
 
 from lcx.attention import (
     blockwise,
+    both,
+    causal,
     chunk_distance,
     chunked,
     dense,
@@ -13,6 +15,7 @@ from lcx.attention import (
     either,
     global_tokens,
     random_blocks,
+    shifted_groups,
     sinks,
     strided,
     window,
@@ -39,6 +42,10 @@ DEFINITIONS = {  # of one query and key position and a head
     'sinks': (sinks(3), lambda q, k, n: k < 3),
     'distance': (distance(2, 9), lambda q, k, n: q - k in range(2, 9)),
     'chunked': (chunked(5), lambda q, k, n: q // 5 == k // 5),
+    'shifted_groups': (
+        shifted_groups(6),
+        lambda q, k, n: (q + n % 2 * 3) // 6 == (k + n % 2 * 3) // 6,
+    ),
     'chunk_distance': (chunk_distance(5, 2), lambda q, k, n: q // 5 - k // 5 >= 2),
     'dilated': (
         dilated(7, 3),
@@ -101,3 +108,37 @@ def test_random_blocks_are_one_in_so_many_and_differ_by_seed():
         )  # the last pairs each with its mirror image
     for axis in (0, 1):  # of every block about as many are drawn
         np.testing.assert_allclose(first.sum(axis).std(), (500 * 3 / 16) ** 0.5, rtol=0.15)
+
+
+def rolled(q, k, v, group: int, wrap: bool):
+    """S^2-Attn as the paper writes it, on 'T N H' in float64: odd heads are rolled, all attend in groups, rolled back.
+
+    Causal in the rolled order; without ``wrap``, tokens that come later in the text are hidden too.
+    """
+    length, heads, size = q.shape
+    shift = np.arange(heads) % 2 * (group // 2)
+
+    def grouped(x):  # 'T N ...' -> 'groups N group ...'
+        x = np.stack([np.roll(x[:, n], -shift[n], axis=0) for n in range(heads)])
+        return x.reshape(heads, -1, group, *x.shape[2:]).swapaxes(0, 1)
+
+    index = grouped(np.tile(np.arange(length)[:, None], (1, heads)))
+    scores = grouped(q) @ grouped(k).swapaxes(-1, -2) / size**0.5
+    seen = np.tril(np.ones((group, group), bool))
+    if not wrap:
+        seen = seen & (index[..., None] >= index[..., None, :])
+    weights = np.exp(np.where(seen, scores, -np.inf))
+    out = (weights / weights.sum(-1, keepdims=True)) @ grouped(v)
+    out = out.swapaxes(0, 1).reshape(heads, length, size)
+    return np.stack([np.roll(out[n], shift[n], axis=0) for n in range(heads)], axis=1)
+
+
+def test_shifted_groups_are_the_rolled_attention_of_the_paper_without_the_wrap():
+    """With it, the first half group would read the last: nothing else differs."""
+    q, k, v = np.random.default_rng(0).normal(size=(3, 1, 24, 4, 8))
+    rule = both(causal, shifted_groups(8))
+    where = Where.plain(1, 24, 24, heads=4)
+    found = blockwise.attend(*(x.astype(np.float32) for x in (q, k, v)), where, rule, block=4)[0]
+    np.testing.assert_allclose(found, rolled(q[0], k[0], v[0], 8, wrap=False), atol=2e-6)
+    leaking = np.abs(found - rolled(q[0], k[0], v[0], 8, wrap=True)).max(axis=-1) > 1e-3
+    np.testing.assert_array_equal(leaking, (np.arange(24)[:, None] < 4) & (np.arange(4) % 2 == 1))

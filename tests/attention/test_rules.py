@@ -12,6 +12,7 @@ from lcx.attention import (
     global_tokens,
     random_blocks,
     rules,
+    shifted_groups,
     strided,
     window,
 )
@@ -28,6 +29,8 @@ from lcx.errors import ConfigError
         ({'name': 'window', 'size': 0}, 'rule.size: 0 must be at least 1'),
         ({'name': 'sinks', 'count': -1}, 'rule.count: -1 must be at least 1'),
         ({'name': 'chunked', 'size': 0}, 'rule.size: 0 must be at least 1'),
+        ({'name': 'shifted_groups', 'size': 0}, 'rule.size: 0 must be at least 1'),
+        ({'name': 'shifted_groups', 'size': 7}, 'rule.size: 7 must be even.* the nearest is 8'),
         ({'name': 'dilated', 'segment': 0, 'rate': 1}, 'rule.segment: 0 must be at least 1'),
         ({'name': 'dilated', 'segment': 4, 'rate': 0}, 'rule.rate: 0 must be at least 1'),
         ({'name': 'dilated', 'segment': 4, 'rate': 5}, 'rule.rate: 5 is greater than segment=4'),
@@ -58,6 +61,7 @@ def test_errors_name_the_option(options, message):
     [
         ({'name': 'causal'}, causal),
         ({'name': 'chunked', 'size': 4}, chunked(4)),
+        ({'name': 'shifted_groups', 'size': 4}, shifted_groups(4)),
         ({'name': 'dilated', 'segment': 8, 'rate': 2}, dilated(8, 2)),
         ({'name': 'strided', 'stride': 4}, strided(4)),
         ({'name': 'random_blocks', 'size': 4, 'one_in': 3}, random_blocks(4, 3)),

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import base
+from lcx.attention import both, causal, same_segment, shifted_groups
 from lcx.errors import ConfigError
 from lcx.launch.experiment import experiment_config, stage_models, values_of
 from lcx.train.config import (
@@ -16,6 +18,7 @@ from lcx.train.config import (
     StageConfig,
     TrainConfig,
 )
+from lcx.types import Where
 
 
 def config(*steps, batch=4, **optimizer):
@@ -106,4 +109,36 @@ def test_an_error_of_a_stage_names_the_stage():
     wrong = base.stage(1, 256, 4, position=ConfigDict({'name': 'pi', 'beta_fast': 2.0}))
     here = experiment(base.stage(1, 128, 4), wrong)
     with pytest.raises(ConfigError, match=r"stages\[1\].position.beta_fast \(of 'pi'\): unknown 'beta_fast'"):
+        stage_models(here, here.model)
+
+
+GROUPS = {'full': ({'name': 'shifted_groups', 'size': 32},)}
+
+
+def test_rules_of_a_stage_hold_while_it_trains_and_for_no_model_that_is_evaluated():
+    here = experiment(base.stage(1, 128, 4, rules=GROUPS), base.stage(1, 256, 4))
+    models = stage_models(here, here.model)
+    assert [m.kinds['full'].rule for m in models] == [here.model.kinds['full'].rule] * 2
+    first, second = (s.training(m) for s, m in zip(here.stages, models))
+    expected = both(both(causal, shifted_groups(32)), same_segment)
+    where = Where.plain(1, 128, 128, heads=2)
+    np.testing.assert_array_equal(first.kinds['full'].read_rule().allow(where), expected.allow(where))
+    assert dataclasses.replace(first, kinds=models[0].kinds) == models[0]  # and nothing else differs
+    assert second == models[1]
+
+
+@pytest.mark.parametrize(
+    ('rules', 'message'),
+    [
+        ({'ful': GROUPS['full']}, r"stages\[1\].rules: unknown 'ful'. Did you mean 'full'?"),
+        ({'full': GROUPS['full'][0]}, r'stages\[1\].rules.full: .* expected a tuple'),
+        (
+            {'full': ({'name': 'shifted_groups', 'size': 31},)},
+            r'stages\[1\].rules.full: rule\[1\].size: 31 must be even',
+        ),
+    ],
+)
+def test_an_error_of_a_stages_rules_names_the_stage(rules, message):
+    with pytest.raises(ConfigError, match=message):
+        here = experiment(base.stage(1, 128, 4), base.stage(1, 256, 4, rules=rules))
         stage_models(here, here.model)
