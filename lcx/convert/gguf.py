@@ -86,7 +86,9 @@ class Metadata:
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value, or ``default`` where there is no such key."""
-        return self[key] if key in self else default
+        if key not in self:
+            return default
+        return self[key]
 
 
 def gguf_to_hf(file: Path, directory: Path) -> None:
@@ -118,7 +120,7 @@ def gguf_to_hf(file: Path, directory: Path) -> None:
         arrays = (_array(name, tensor, sizes, dtype) for name, tensor in tensors.items())
         write_safetensors(temporary / 'model.safetensors', shapes, dtype, arrays)
 
-    atomic.create(directory, write)
+    atomic.create(directory, write, hint='Choose another directory.')
 
 
 def half_split(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -171,7 +173,9 @@ def _config(metadata: Metadata) -> tuple[Sizes, dict[str, Any]]:
         raise DataError(f'{metadata.label}: architecture {architecture!r}; only llama can be converted.')
     heads, width = metadata['llama.attention.head_count'], metadata['llama.embedding_length']
     if not isinstance(heads, int) or not heads > 0:
-        raise DataError(f'{metadata.label}: llama.attention.head_count is {heads!r}, not one positive number.')
+        raise DataError(
+            f'{metadata.label}: llama.attention.head_count is {heads!r}, not one positive number.'
+        )
     head_dim = metadata.get('llama.attention.key_length', width // heads)
     for key, expected in (
         ('llama.rope.dimension_count', head_dim),
@@ -229,7 +233,7 @@ def _rope(metadata: Metadata) -> dict[str, Any]:
 
 
 def _tensors(reader: GGUFReader, sizes: Sizes, label: str) -> dict[str, ReaderTensor]:
-    """Hugging Face name and tensor, in the file's order. Raises a DataError unless they are the model's, all of them."""
+    """Hugging Face name and tensor, in the file's order: the model's, all of them, or a DataError."""
     inner = [f'blk.{i}.{part}.weight' for i in range(sizes.layers) for part in _INNER]
     found = {tensor.name: tensor for tensor in reader.tensors}
     for name in [*_OUTER, *inner]:
@@ -238,7 +242,9 @@ def _tensors(reader: GGUFReader, sizes: Sizes, label: str) -> dict[str, ReaderTe
     for name in found:
         if name not in _OUTER and name not in inner:
             why = ': frequencies scaled as in Llama 3.1' if name == 'rope_freqs.weight' else ''
-            raise DataError(f'{label}: the tensor {name} is of no plain Llama model{why}; nothing was written.')
+            raise DataError(
+                f'{label}: the tensor {name} is of no plain Llama model{why}; nothing was written.'
+            )
     tensors = {_hf_name(name): tensor for name, tensor in found.items()}
     for name, tensor in tensors.items():
         shape = tuple(int(n) for n in reversed(tensor.shape))

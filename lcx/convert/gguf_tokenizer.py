@@ -54,7 +54,9 @@ def write_tokenizer(metadata: Metadata, directory: Path) -> None:
     vocab = {token: number for number, token in enumerate(tokens)}
     merges = [tuple(merge.split(' ', 1)) for merge in metadata['tokenizer.ggml.merges']]
     if len(vocab) != len(types) or len(vocab) != len(tokens):
-        raise DataError(f'{metadata.label}: tokens are given twice, or token_type is not one number for each.')
+        raise DataError(
+            f'{metadata.label}: tokens are given twice, or token_type is not one number for each.'
+        )
     try:
         tokenizer = Tokenizer(models.BPE(vocab, merges))
     except Exception as error:  # the library raises nothing more special

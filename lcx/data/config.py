@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from lcx.data.corpora import CORPORA
 from lcx.data.files import LISTINGS
 from lcx.data.packing import PACKINGS
 from lcx.data.tasks import TASKS
@@ -33,10 +34,9 @@ class DataConfig:
     validation_percent: int
 
     def __post_init__(self):
-        named = self.source.startswith(TFDS) and self.source != TFDS
-        if self.source not in (*LISTINGS, *(f'{TASK}{name}' for name in TASKS)) and not named:
-            tasks = [f'{TASK}{name}' for name in TASKS]
-            raise ConfigError(unknown('source', self.source, [*LISTINGS, f'{TFDS}NAME', *tasks]))
+        known = (*LISTINGS, *CORPORA, *(f'{TASK}{name}' for name in TASKS))
+        if self.source not in known and not (self.source.startswith(TFDS) and self.source != TFDS):
+            raise ConfigError(unknown('source', self.source, [*known, f'{TFDS}NAME']))
         if self.source == 'text' and not self.files:
             raise ConfigError("files: empty; source 'text' reads the files or globs given here.")
         if self.source != 'text' and self.files:

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from lcx.data import atomic
+from lcx.data.announce import announce
 from lcx.data.config import DataConfig
-from lcx.data.sources import announce, open_documents
+from lcx.data.sources import open_documents
 from lcx.data.tokenizers import TOKENIZERS, Tokenizer
 from lcx.errors import DataError
 

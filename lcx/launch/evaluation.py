@@ -38,7 +38,7 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
     tokenizer, task = TOKENIZERS[config.data.tokenizer](), config.data.task
     context = Context(
         config.eval,
-        open_tokens(config.data, 'validation') if task is None else None,
+        open_tokens(config.data, config.eval.split) if task is None else None,
         tokenizer,
         config.seed,
         None if task is None else TASKS[task](tokenizer),
@@ -62,7 +62,7 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
             'run': workdir.name,
             'seed': config.seed,
             'step': step,
-            'split': 'validation',
+            'split': config.eval.split,
             'trained_length': model.trained_length,
             'position': model.position['name'],
             'of': identity(model, step, config.seed, source),
