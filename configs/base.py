@@ -24,7 +24,9 @@ def get_config(arg: str = '') -> ConfigDict:
     data.files = ()  # source 'text': files or globs, UTF-8
     data.text_feature = 'text'  # source 'tfds:NAME': the feature that holds the document
     data.directory = '~/.cache/lcx/data'  # where prepared data sets live
-    data.tokenizer = 'bytes'  # bytes
+    data.tokenizer = (
+        'bytes'  # bytes | path of a tokenizer.json, a sentencepiece .model or a directory with one
+    )
     data.packing = (
         'concat'  # concat: documents joined, then cut | first_fit: whole pieces | pad: one piece a row
     )

@@ -9,7 +9,7 @@ from lcx.data.corpora import CORPORA
 from lcx.data.files import LISTINGS
 from lcx.data.packing import PACKINGS
 from lcx.data.tasks import TASKS
-from lcx.data.tokenizers import TOKENIZERS
+from lcx.data.tokenizers import locate
 from lcx.errors import ConfigError, unknown
 
 TFDS = 'tfds:'  # prefix of the sources that are TFDS data sets
@@ -43,9 +43,9 @@ class DataConfig:
             raise ConfigError(
                 f"files: {self.files!r} would not be read; set source to 'text', not {self.source!r}."
             )
-        for field, choices in (('tokenizer', TOKENIZERS), ('packing', PACKINGS)):
-            if getattr(self, field) not in choices:
-                raise ConfigError(unknown(field, getattr(self, field), choices))
+        locate(self.tokenizer)
+        if self.packing not in PACKINGS:
+            raise ConfigError(unknown('packing', self.packing, PACKINGS))
         if not 1 <= self.validation_percent <= 50:
             raise ConfigError(f'validation_percent: {self.validation_percent} is not between 1 and 50.')
 
