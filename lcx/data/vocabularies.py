@@ -1,9 +1,10 @@
 """Vocabularies in files: Hugging Face's tokenizer.json and sentencepiece's .model.
 
 Both are brought to one form, a table of the bytes that each id stands for, so that decoding and the count of bytes are
-exact. Text is encoded as it is: specials in it are ordinary text, and the space that some vocabularies put before a
-text ('▁Hello' for 'Hello') is left out, because pieces of text that were encoded apart are joined here. So the first
-word's ids may differ from the library's; all others are the same.
+exact. Text is encoded as it is. Specials in it are ordinary text. The space that some vocabularies put before a text
+('▁Hello' for 'Hello') is left out, because pieces of text that were encoded apart are joined here: the first word's ids
+may differ from the library's, all others are the same. Two things remain that no setting changes: '▁' in a text becomes
+a space where '▁' stands for one, and a Unigram tokenizer.json takes specials in a text for themselves.
 """
 
 from __future__ import annotations
@@ -202,7 +203,7 @@ def _ends(path: Path, vocab: Mapping[str, int]) -> tuple[int, int]:
         except (ValueError, AttributeError) as error:
             raise ConfigError(f'tokenizer: {str(beside)!r} is not JSON with named fields: {error}.') from None
         named = {
-            role: token['content'] if isinstance(token, dict) else token for role, token in named.items()
+            role: token.get('content') if isinstance(token, dict) else token for role, token in named.items()
         }
     found = {}
     for role, usual in (('eos', _ENDS), ('bos', _BEGINS)):
