@@ -38,16 +38,13 @@ def made(request, tmp_path_factory):
 
 
 TEXTS = (
-    *(
-        '',
-        ' ',
-        'the cat',
-        ' the cat',
-        'in 1815  on\n\n\tthe mat ',
-        'naïve 漢字 😀 \x00\xad',
-        'def f(x):\n\treturn',
-    ),
-    'end\n',
+    '',
+    ' ',
+    'the cat',
+    ' the cat\n',
+    'in 1815  on\n\n\tthe mat ',
+    'naïve 漢字 😀 \x00\xad',
+    'def f(x):\n\treturn',
 )
 
 

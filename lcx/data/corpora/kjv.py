@@ -73,6 +73,8 @@ def entries(sizes: bytes, index: bytes, content: bytes) -> Iterator[str]:
             if inflated > _LARGEST:
                 raise ValueError(f'a block of {inflated} bytes')
             blocks[block] = zlib.decompressobj().decompress(content[at : at + size], inflated)
+            if len(blocks[block]) != inflated:
+                raise ValueError(f'a block of {len(blocks[block])} bytes instead of {inflated}')
         entry = blocks[block][offset : offset + length]
         if len(entry) != length:
             raise ValueError(f'an entry of {len(entry)} bytes instead of {length}')
