@@ -90,6 +90,13 @@ class Metadata:
             return default
         return self[key]
 
+    def count(self, key: str, default: int | None = None) -> int:
+        """A value that must be one positive whole number; required where there is no default."""
+        value = self[key] if default is None else self.get(key, default)
+        if type(value) is not int or value <= 0:
+            raise DataError(f'{self.label}: {key} is {value!r}, not one positive whole number.')
+        return value
+
 
 def gguf_to_hf(file: Path, directory: Path) -> None:
     """Writes ``directory``: config.json, model.safetensors, tokenizer.json and tokenizer_config.json.
@@ -171,12 +178,8 @@ def _config(metadata: Metadata) -> tuple[Sizes, dict[str, Any]]:
     architecture = metadata['general.architecture']
     if architecture != 'llama':
         raise DataError(f'{metadata.label}: architecture {architecture!r}; only llama can be converted.')
-    heads, width = metadata['llama.attention.head_count'], metadata['llama.embedding_length']
-    if not isinstance(heads, int) or not heads > 0:
-        raise DataError(
-            f'{metadata.label}: llama.attention.head_count is {heads!r}, not one positive number.'
-        )
-    head_dim = metadata.get('llama.attention.key_length', width // heads)
+    heads, width = metadata.count('llama.attention.head_count'), metadata.count('llama.embedding_length')
+    head_dim = metadata.count('llama.attention.key_length', width // heads)
     for key, expected in (
         ('llama.rope.dimension_count', head_dim),
         ('llama.attention.value_length', head_dim),
@@ -185,11 +188,11 @@ def _config(metadata: Metadata) -> tuple[Sizes, dict[str, Any]]:
         if metadata.get(key, expected) != expected:
             raise DataError(f'{metadata.label}: {key} is {metadata[key]}; only {expected} can be converted.')
     sizes = Sizes(
-        layers=metadata['llama.block_count'],
+        layers=metadata.count('llama.block_count'),
         width=width,
-        hidden=metadata['llama.feed_forward_length'],
+        hidden=metadata.count('llama.feed_forward_length'),
         heads=heads,
-        kv_heads=metadata.get('llama.attention.head_count_kv', heads),
+        kv_heads=metadata.count('llama.attention.head_count_kv', heads),
         head_dim=head_dim,
         vocab=len(metadata['tokenizer.ggml.tokens']),
     )
@@ -206,7 +209,7 @@ def _config(metadata: Metadata) -> tuple[Sizes, dict[str, Any]]:
         'hidden_act': 'silu',
         'attention_bias': False,
         'mlp_bias': False,
-        'max_position_embeddings': metadata['llama.context_length'],
+        'max_position_embeddings': metadata.count('llama.context_length'),
         'rms_norm_eps': metadata['llama.attention.layer_norm_rms_epsilon'],
         'rope_parameters': _rope(metadata),
         'bos_token_id': metadata.get('tokenizer.ggml.bos_token_id'),

@@ -46,14 +46,14 @@ def _chosen(flags: absl_flags.FlagValues) -> ConfigDict:
     from configs import base
 
     short = {name: flags[name].value for name in ('source', 'tokenizer') if flags[name].value is not None}
-    if flags.config is None and 'source' in short:
-        config = base.get_config()
-        config.data.update(short)
-        return config
-    if short:
-        name = next(iter(short))
-        raise ConfigError(
-            f'--{name} goes with --source and no --config; write --config.data.{name}={short[name]}.'
-        )
-    shared.required(flags, 'config', 'configs/base.py')
-    return flags.config
+    if short and flags.config is not None:
+        name, value = next(iter(short.items()))
+        raise ConfigError(f'--{name} goes with no --config; write --config.data.{name}={value}.')
+    if 'tokenizer' in short and 'source' not in short:
+        raise ConfigError('--tokenizer goes with --source, for example --source=austen.')
+    if not short:
+        shared.required(flags, 'config', 'configs/base.py')
+        return flags.config
+    config = base.get_config()
+    config.data.update(short)
+    return config

@@ -123,8 +123,9 @@ MATRIX = np.ones((4, 32), np.float32)
         ({'keys': {'tokenizer.ggml.tokens': None}}, r'the key tokenizer\.ggml\.tokens is missing'),
         (
             {'keys': {'llama.attention.head_count': [4, 4]}},
-            r'head_count is \[4, 4\], not one positive number',
+            r'head_count is \[4, 4\], not one positive whole number',
         ),
+        ({'keys': {'llama.embedding_length': 'wide'}}, "embedding_length is 'wide', not one positive whole"),
         ({'keys': {'llama.rope.dimension_count': 4}}, r'llama\.rope\.dimension_count is 4; only 8'),
         ({'keys': {'llama.expert_count': 8}}, r'llama\.expert_count is 8; only 0'),
         ({'keys': {'llama.rope.scaling.type': 'yarn'}}, "scaling.type is 'yarn'; only none and linear"),

@@ -4,7 +4,9 @@ import hashlib
 import json
 import subprocess
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lcx.convert import smollm2
@@ -79,6 +81,8 @@ def test_the_real_model_and_its_tokenizer():
         assert tokenizer.decode(ids) == text
         assert tokenizer.token_bytes[ids].sum() == len(text.encode())
     assert tokenizer.encode('In 1815, 300 men').tolist() == FROZEN
+    novel = np.load(GOLDENS)['tokens']
+    assert tokenizer.encode(tokenizer.decode(novel))[:1000].tolist() == novel[:1000].tolist()
 
 
 TEXTS = (
@@ -86,4 +90,5 @@ TEXTS = (
     '春眠不觉晓，处处闻啼鸟。夜来风雨声，花落知多少。1234',
     'def f(x_1):\n\treturn [x_1 ** 2 for _ in range(10)]  # naïve 😀\n\n\n',
 )
+GOLDENS = Path(__file__).parents[2] / 'third_party' / 'smollm2' / 'goldens.npz'
 FROZEN = [788, 216, 33, 40, 33, 37, 28, 216, 35, 32, 32, 1800]
