@@ -72,7 +72,7 @@ def open_documents(config: DataConfig, split: str) -> Source:
     prepared data set is still theirs.
 
     Raises:
-      ConfigError: files or data sets that do not exist.
+      ConfigError: files or data sets that do not exist, or a task.
       DataError: documents that cannot be used, or a prepared data set that is damaged.
       StorageError: ``data.directory`` cannot be written.
     """
@@ -82,6 +82,8 @@ def open_documents(config: DataConfig, split: str) -> Source:
         from lcx.data import catalogue  # imports TFDS
 
         return catalogue.open_split(config, split)
+    if config.task is not None:
+        raise ConfigError(f'data.source: {config.source!r} is a task, which has no documents; it draws rows.')
     return _open_files(config, split)
 
 

@@ -140,6 +140,7 @@ BAD = {
         ('data', '--source=austn'),
         ["data.source: unknown 'austn'", "Did you mean 'austen'?"],
     ),
+    'data of a task': (('data', '--source=task:copy'), ["data.source: 'task:copy' is a task"]),
     'data of a source and a config': (
         ('data', '--config=configs/base.py', '--source=austen'),
         ['--source goes with no --config', '--config.data.source=austen'],
