@@ -19,11 +19,14 @@ def get_config(arg: str = '') -> ConfigDict:
     config.init_from = config_dict.placeholder(str)  # a workdir whose newest checkpoint gives the parameters
 
     config.data = data = ConfigDict()
-    data.source = 'stdlib'  # stdlib | text | tfds:NAME (NAME may be name/config:version) | task:NAME
+    # stdlib | text | austen | kjv | tfds:NAME (NAME may be name/config:version) | task:NAME
+    data.source = 'stdlib'
     data.files = ()  # source 'text': files or globs, UTF-8
     data.text_feature = 'text'  # source 'tfds:NAME': the feature that holds the document
     data.directory = '~/.cache/lcx/data'  # where prepared data sets live
-    data.tokenizer = 'bytes'  # bytes
+    data.tokenizer = (
+        'bytes'  # bytes | path of a tokenizer.json, a sentencepiece .model or a directory with one
+    )
     data.packing = (
         'concat'  # concat: documents joined, then cut | first_fit: whole pieces | pad: one piece a row
     )
@@ -86,6 +89,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.eval = evaluation = ConfigDict()
     # perplexity | window_perplexity (a row per window: goes on when cut off) | passkey | task (the one in data.source)
     evaluation.run = ('perplexity', 'passkey')
+    evaluation.split = 'validation'  # validation | test (sources that have one: austen, kjv, some tfds:NAME)
     evaluation.every = config_dict.placeholder(int)  # steps between evaluations; default: at the end only
     evaluation.lengths = (128, 256, 512, 1024, 2048)
     evaluation.windows = 32  # texts scored at every length

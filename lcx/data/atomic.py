@@ -10,11 +10,14 @@ from pathlib import Path
 from lcx.errors import StorageError
 
 
-def create(path: Path, write: Callable[[Path], None]) -> None:
+def create(
+    path: Path, write: Callable[[Path], None], hint: str = 'Set data.directory to another place.'
+) -> None:
     """Makes the directory ``path`` by ``write(temporary)`` and one rename; does nothing where it exists.
 
     Any number of processes may do this at once: the first to finish wins and the others discard their copy,
     so ``write`` must give the same content everywhere. A killed process leaves only a hidden sibling.
+    ``hint`` says in an error what can be done.
 
     Raises:
       StorageError: the directory cannot be written.
@@ -31,8 +34,6 @@ def create(path: Path, write: Callable[[Path], None]) -> None:
             if not path.is_dir():  # no other process was first: a real failure
                 raise
     except OSError as error:
-        raise StorageError(
-            f'{path} cannot be written: {error}. Set data.directory to another place.'
-        ) from error
+        raise StorageError(f'{path} cannot be written: {error}. {hint}') from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -16,8 +16,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from lcx.data import builder as builders
+from lcx.data.announce import announce
 from lcx.data.config import TFDS, DataConfig
-from lcx.data.sources import Records, announce
+from lcx.data.sources import Records
 from lcx.errors import ConfigError, DataError, unknown
 
 _NAME = re.compile(r'[A-Za-z]\w*(/[\w.+-]+)?(:\d+\.\d+\.\d+)?')
@@ -77,10 +78,10 @@ def prepared(config: DataConfig) -> tfds.core.DatasetBuilder:
 
 
 def open_split(config: DataConfig, split: str) -> Records:
-    """The documents of 'train' or 'validation', prepared first if need be.
+    """The documents of 'train', 'validation' or 'test', prepared first if need be.
 
     Validation is the data set's own 'validation' or else 'test'; where it has neither, the last
-    ``validation_percent`` of the documents are kept out of training.
+    ``validation_percent`` of the documents are kept out of training. Test is the data set's own alone.
 
     Raises:
       DataError: no 'train', too few documents, damaged files, or what :func:`prepared` raises.
@@ -90,7 +91,9 @@ def open_split(config: DataConfig, split: str) -> Records:
     if not sizes.get('train'):
         raise DataError(f"{config.source}: no documents in a split 'train'; it has {sizes}.")
     held_out = next((name for name in _HELD_OUT if sizes.get(name)), None)
-    part = split if split == 'train' else held_out
+    part = held_out if split == 'validation' else split
+    if split == 'test' and not sizes.get('test'):
+        raise DataError(f"{config.source}: no documents in a split 'test'; it has {sizes}.")
     if held_out is None:
         if sizes['train'] < 2:
             raise DataError(f'{config.source}: one document cannot be divided among training and validation.')

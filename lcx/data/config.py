@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from lcx.data.corpora import CORPORA
 from lcx.data.files import LISTINGS
 from lcx.data.packing import PACKINGS
 from lcx.data.tasks import TASKS
-from lcx.data.tokenizers import TOKENIZERS
+from lcx.data.tokenizers import locate
 from lcx.errors import ConfigError, unknown
 
 TFDS = 'tfds:'  # prefix of the sources that are TFDS data sets
@@ -33,19 +34,18 @@ class DataConfig:
     validation_percent: int
 
     def __post_init__(self):
-        named = self.source.startswith(TFDS) and self.source != TFDS
-        if self.source not in (*LISTINGS, *(f'{TASK}{name}' for name in TASKS)) and not named:
-            tasks = [f'{TASK}{name}' for name in TASKS]
-            raise ConfigError(unknown('source', self.source, [*LISTINGS, f'{TFDS}NAME', *tasks]))
+        known = (*LISTINGS, *CORPORA, *(f'{TASK}{name}' for name in TASKS))
+        if self.source not in known and not (self.source.startswith(TFDS) and self.source != TFDS):
+            raise ConfigError(unknown('source', self.source, [*known, f'{TFDS}NAME']))
         if self.source == 'text' and not self.files:
             raise ConfigError("files: empty; source 'text' reads the files or globs given here.")
         if self.source != 'text' and self.files:
             raise ConfigError(
                 f"files: {self.files!r} would not be read; set source to 'text', not {self.source!r}."
             )
-        for field, choices in (('tokenizer', TOKENIZERS), ('packing', PACKINGS)):
-            if getattr(self, field) not in choices:
-                raise ConfigError(unknown(field, getattr(self, field), choices))
+        locate(self.tokenizer)
+        if self.packing not in PACKINGS:
+            raise ConfigError(unknown('packing', self.packing, PACKINGS))
         if not 1 <= self.validation_percent <= 50:
             raise ConfigError(f'validation_percent: {self.validation_percent} is not between 1 and 50.')
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lcx.data.config import DataConfig
-from lcx.data.sources import SPLITS
+from lcx.data.sources import splits
 from lcx.data.tokens import Tokens, open_tokens
 
 _BAR = 20  # characters of the longest bar
@@ -53,20 +53,20 @@ def histogram(lengths: np.ndarray) -> list[Bin]:
 
 
 def describe(config: DataConfig) -> Group:
-    """Tables for a terminal: the sizes of both splits, and each split's length histogram.
+    """Tables for a terminal: the sizes of all splits, and each split's length histogram.
 
     Raises what :func:`lcx.data.tokens.open_tokens` raises.
     """
-    splits = {split: open_tokens(config, split) for split in SPLITS}
-    return Group(_sizes(config, splits), *(_lengths(split, tokens) for split, tokens in splits.items()))
+    held = {split: open_tokens(config, split) for split in splits(config)}
+    return Group(_sizes(config, held), *(_lengths(split, tokens) for split, tokens in held.items()))
 
 
-def _sizes(config: DataConfig, splits: dict[str, Tokens]) -> Table:
+def _sizes(config: DataConfig, held: dict[str, Tokens]) -> Table:
     table = Table(title=f'{config.source}, tokenizer {config.tokenizer}', title_justify='left')
     table.add_column('split')
     for column in ('documents', 'tokens', 'bytes', 'median tokens', 'longest'):
         table.add_column(column, justify='right')
-    for split, tokens in splits.items():
+    for split, tokens in held.items():
         lengths = tokens.lengths
         numbers = (len(tokens), lengths.sum(), tokens.bytes, int(np.median(lengths)), lengths.max())
         table.add_row(split, *(f'{number:,}' for number in numbers))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lcx.data.config import DataConfig
 from lcx.data.pipeline import BatchIterator, batches, task_batches
 from lcx.data.tasks import TASKS
-from lcx.data.tokenizers import TOKENIZERS
+from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
 
 
@@ -27,7 +27,7 @@ def open_feed(config: DataConfig) -> Feed:
     Raises what :func:`lcx.data.tokens.open_tokens` raises, and ConfigError for a task that the tokenizer cannot spell.
     """
     if config.task is not None:
-        task = TASKS[config.task](TOKENIZERS[config.tokenizer]())
+        task = TASKS[config.task](make_tokenizer(config.tokenizer))
         return Feed(functools.partial(task_batches, task), f'task {task.name}', f'the task {task.name!r}')
     tokens = open_tokens(config, 'train')
     words = f'{len(tokens)} documents of {tokens.label} ({tokens.bytes / 1e6:.1f} MB)'

@@ -8,14 +8,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from rich.console import Console
 from rich.filesize import decimal
 
 from lcx.data import files
+from lcx.data.announce import announce
 from lcx.data.config import TFDS, DataConfig
-from lcx.errors import DataError, unknown
+from lcx.data.corpora import CORPORA
+from lcx.data.corpora.corpus import prepared
+from lcx.errors import ConfigError, DataError, unknown
 
-SPLITS = ('train', 'validation')
+SPLITS = ('train', 'validation')  # that every source has
+TEST = 'test'  # that corpora have, and some TFDS data sets
 
 
 class Source(Protocol):
@@ -63,54 +66,84 @@ class Records:
 
 
 def open_documents(config: DataConfig, split: str) -> Source:
-    """The documents of ``split``, 'train' or 'validation'; the data set is prepared on first use.
+    """The documents of ``split``, 'train', 'validation' or 'test'; the data set is prepared on first use.
 
     Files are read on every call (about a second per GB), because only their content can tell whether the
     prepared data set is still theirs.
 
     Raises:
-      ConfigError: files or data sets that do not exist.
+      ConfigError: files or data sets that do not exist, or a task.
       DataError: documents that cannot be used, or a prepared data set that is damaged.
       StorageError: ``data.directory`` cannot be written.
     """
-    if split not in SPLITS:
-        raise DataError(unknown('split', split, SPLITS))
+    if split not in (*SPLITS, TEST):
+        raise DataError(unknown('split', split, (*SPLITS, TEST)))
     if config.source.startswith(TFDS):
         from lcx.data import catalogue  # imports TFDS
 
         return catalogue.open_split(config, split)
+    if config.task is not None:
+        raise ConfigError(f'data.source: {config.source!r} is a task, which has no documents; it draws rows.')
     return _open_files(config, split)
 
 
-def validate(config: DataConfig) -> None:
+def splits(config: DataConfig) -> tuple[str, ...]:
+    """The splits that the source has; a TFDS data set is prepared first if need be.
+
+    Raises what :func:`open_documents` raises.
+    """
+    if config.source.startswith(TFDS):
+        from lcx.data import catalogue
+
+        return (*SPLITS, TEST) if TEST in catalogue.prepared(config).info.splits else SPLITS
+    return (*SPLITS, TEST) if config.source in CORPORA else SPLITS
+
+
+def validate(config: DataConfig, split: str = 'validation') -> None:
     """Cheap checks of what the configuration names, in under a second and without preparing anything.
 
     Raises:
-      ConfigError: files or data sets that do not exist.
+      ConfigError: files or data sets that do not exist, or a source that never has a ``split`` of this name.
     """
     if config.source.startswith(TFDS):
         from lcx.data import catalogue
 
         catalogue.find(config)
-    elif config.task is None:
+        return
+    if split not in splits(config):
+        raise ConfigError(
+            f'eval.split: source {config.source!r} has no split {split!r}; sources that have one: '
+            f'{", ".join(CORPORA)}, {TFDS}NAME.'
+        )
+    if config.source in files.LISTINGS:
         files.LISTINGS[config.source](config.files)
-
-
-def announce(message: str) -> None:
-    """One line on stderr about work that takes a while."""
-    Console(stderr=True, highlight=False).print(message, soft_wrap=True, markup=False)
 
 
 def _open_files(config: DataConfig, split: str) -> Records:
     from lcx.data import builder  # imports TFDS
 
-    found = files.scan(files.LISTINGS[config.source](config.files))
-    parts = files.split(found, config.validation_percent)
-    content = [config.source, config.validation_percent, *((file.name, file.digest) for file in found)]
+    parts, content = _divided(config)
+    if split not in parts:
+        raise DataError(unknown(f'{config.source}: split', split, parts))
     fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     path = config.root / f'{config.source}-{fingerprint[:16]}'
     if not path.is_dir():
+        found = [file for part in parts.values() for file in part]
         size = decimal(sum(file.size for file in found))
         announce(f'Preparing {config.source}: {len(found)} documents, {size}, in {path}')
     data = builder.data_source(builder.prepare(parts, path), split)
     return Records(data, 'text', f'{config.source} {split}', f'{fingerprint} {split}')
+
+
+def _divided(config: DataConfig) -> tuple[dict[str, list[files.File]], list]:
+    """The files of every split, and what the prepared data set depends on."""
+    if config.source in CORPORA:
+        listed = prepared(config.source, CORPORA[config.source], config.root)
+        parts = {split: files.scan(listing) for split, listing in listed.items()}
+        return parts, [
+            config.source,
+            {split: [(f.name, f.digest) for f in part] for split, part in parts.items()},
+        ]
+    found = files.scan(files.LISTINGS[config.source](config.files))
+    content = [config.source, config.validation_percent, *((file.name, file.digest) for file in found)]
+    return files.split(found, config.validation_percent), content

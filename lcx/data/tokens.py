@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from lcx.data import atomic
+from lcx.data.announce import announce
 from lcx.data.config import DataConfig
-from lcx.data.sources import announce, open_documents
-from lcx.data.tokenizers import TOKENIZERS, Tokenizer
+from lcx.data.sources import open_documents
+from lcx.data.tokenizers import Tokenizer, make_tokenizer
 from lcx.errors import DataError
 
 _LAYOUT = 1  # of the files written here
@@ -50,32 +51,42 @@ class Tokens:
 
 
 def open_tokens(config: DataConfig, split: str) -> Tokens:
-    """The tokens of ``split``, 'train' or 'validation'; prepared and written on first use.
+    """The tokens of ``split``, 'train', 'validation' or 'test'; prepared and written on first use.
 
     Raises what :func:`lcx.data.sources.open_documents` raises.
     """
     documents = open_documents(config, split)
-    identity = repr((_LAYOUT, documents.fingerprint, config.tokenizer))
+    tokenizer = make_tokenizer(config.tokenizer)
+    identity = repr((_LAYOUT, documents.fingerprint, tokenizer.identity))
     path = config.root / 'tokens' / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if not path.is_dir():
         announce(f'Tokenizing {documents.label}: {len(documents)} documents to {config.tokenizer}')
-        write(path, documents, TOKENIZERS[config.tokenizer]())
+        write(path, documents, tokenizer)
     return read(path, documents.label)
 
 
 def write(path: Path, documents: Iterable[str], tokenizer: Tokenizer) -> None:
-    """Tokenizes ``documents`` one by one into the directory ``path``, which appears only when complete."""
+    """Tokenizes ``documents`` one by one into the directory ``path``, which appears only when complete.
+
+    Says so on stderr if the tokens stand for other bytes than the text has: a vocabulary may rewrite or lose some.
+    """
     kind = np.dtype('<u2' if tokenizer.vocab <= 2**16 else '<u4')
 
     def fill(directory: Path) -> None:
-        digest, offsets, size = hashlib.sha256(), [0], 0
+        digest, offsets, size, kept = hashlib.sha256(), [0], 0, 0
         with open(directory / 'stream.bin', 'wb') as file:
             for text in documents:
                 ids = np.append(tokenizer.encode(text), tokenizer.eos).astype(kind)
                 offsets.append(offsets[-1] + len(ids))
                 size += len(text.encode())
+                kept += int(tokenizer.token_bytes[ids].sum())
                 digest.update(ids.tobytes())
                 file.write(ids.tobytes())
+        if kept != size:
+            announce(
+                f'Warning: the tokens stand for {kept} bytes of text, the documents have {size}: the tokenizer '
+                'rewrites or loses some. Bits per byte count those of the tokens.'
+            )
         np.save(directory / 'offsets.npy', np.array(offsets, np.int64))
         digest.update(np.array(offsets, '<i8').tobytes())
         facts = {'kind': kind.str, 'tokens': offsets[-1], 'bytes': size, 'fingerprint': digest.hexdigest()}

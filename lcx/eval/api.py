@@ -12,12 +12,14 @@ from lcx import config
 from lcx.data.tasks import Task
 from lcx.data.tokenizers import Tokenizer
 from lcx.data.tokens import Tokens
-from lcx.errors import ConfigError
+from lcx.errors import ConfigError, unknown
 from lcx.models import Scores
 from lcx.types import PADDING, Batch, Row, Tree
 
 # (params, batch) -> Scores as numpy 'B T'. Compiled once per length.
 Apply = Callable[[Tree, Batch], Scores]
+
+SPLITS = ('validation', 'test')  # that may be scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,7 @@ class EvalConfig:
     """The fields of ``config.eval``, which configs/base.py explains."""
 
     run: tuple[str, ...]
+    split: str
     every: int | None
     lengths: tuple[int, ...]
     windows: int
@@ -33,6 +36,8 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         config.positive(self, 'every', 'windows', 'last', 'tokens')
+        if self.split not in SPLITS:
+            raise ConfigError(unknown('split', self.split, SPLITS))
         if not self.lengths:
             raise ConfigError('lengths: () evaluates nothing; give at least one length.')
         for length in self.lengths:
@@ -49,7 +54,7 @@ class Context(NamedTuple):
     """What evaluators are made from."""
 
     config: EvalConfig
-    tokens: Tokens | None  # of the validation split; None where the data source is a task
+    tokens: Tokens | None  # of the split that is scored; None where the data source is a task
     tokenizer: Tokenizer
     seed: int
     task: Task | None = None  # the data source, if it is one

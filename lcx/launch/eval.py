@@ -76,7 +76,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     source = Path(flags.init or target)
     before, after = values_of(saved_config(source)), values_of(flags.config)
     config = experiment_config(after)
-    validate(config.data)
+    validate(config.data, config.eval.split)
     model, step = evaluated_model(source, before['model'], after['model'])
     with Workdir(target) as workdir:
         evaluate = make_evaluate(config, target, source)  # reads the data

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lcx.config import plain
 from lcx.data.tasks import TASKS
-from lcx.data.tokenizers import TOKENIZERS
+from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
 from lcx.eval import EVALUATORS, Context
 from lcx.launch.experiment import ExperimentConfig
@@ -35,10 +35,10 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
     Windows and prompts are drawn here, so that missing data ends a run before it trains. ``source`` is where the
     parameters are from: an evaluation of the same parameters that was cut short goes on.
     """
-    tokenizer, task = TOKENIZERS[config.data.tokenizer](), config.data.task
+    tokenizer, task = make_tokenizer(config.data.tokenizer), config.data.task
     context = Context(
         config.eval,
-        open_tokens(config.data, 'validation') if task is None else None,
+        open_tokens(config.data, config.eval.split) if task is None else None,
         tokenizer,
         config.seed,
         None if task is None else TASKS[task](tokenizer),
@@ -62,7 +62,7 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
             'run': workdir.name,
             'seed': config.seed,
             'step': step,
-            'split': 'validation',
+            'split': config.eval.split,
             'trained_length': model.trained_length,
             'position': model.position['name'],
             'of': identity(model, step, config.seed, source),

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from lcx import config as configuration
 from lcx.config import Options
 from lcx.data.config import DataConfig
-from lcx.data.tokenizers import TOKENIZERS
+from lcx.data.tokenizers import make_tokenizer
 from lcx.errors import ConfigError, unknown
 from lcx.eval import EVALUATORS, EvalConfig
 from lcx.models import PRESETS, ModelConfig
@@ -74,11 +74,9 @@ def experiment_config(values: Mapping[str, Any]) -> ExperimentConfig:
     values = dict(values)
     stages = values.get('stages')
     first = stages[0] if isinstance(stages, (list, tuple)) and stages else {}
-    tokenizer = values.get('data', {}).get('tokenizer')
-    if tokenizer not in TOKENIZERS:
-        raise ConfigError(unknown('data.tokenizer', tokenizer, TOKENIZERS))
+    vocab = make_tokenizer(values.get('data', {}).get('tokenizer')).vocab
     trained_length = first.get('length', 1) if isinstance(first, Mapping) else 1
-    values['model'] = model_values(values['model'], TOKENIZERS[tokenizer]().vocab, trained_length)
+    values['model'] = model_values(values['model'], vocab, trained_length)
     return configuration.build(ExperimentConfig, values)
 
 

@@ -47,7 +47,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     shared.required(flags, 'config', 'configs/base.py')
     values = values_of(flags.config)
     config = experiment_config(values)
-    validate(config.data)
+    validate(config.data, config.eval.split)
     target = Path(shared.required(flags, 'workdir', 'runs/base'))
     trained_length = starting_length(config, target)
     models = stage_models(config, dataclasses.replace(config.model, trained_length=trained_length))

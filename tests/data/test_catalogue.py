@@ -55,10 +55,11 @@ def register(tmp_path, monkeypatch):
 
 def test_a_builder_of_ones_own_is_prepared_and_read(tmp_path, register):
     register('LcxOwnSplits', {'train': 5, 'validation': 3, 'test': 2})
-    for split, count in (('train', 5), ('validation', 3)):
+    for split, count in (('train', 5), ('validation', 3), ('test', 2)):
         source = sources.open_documents(config(tmp_path, 'tfds:lcx_own_splits'), split)
         assert sorted(source) == [f'{split} {i}' for i in range(count)]
         assert source.name(0) == f'tfds:lcx_own_splits {split} 0'
+    assert sources.splits(config(tmp_path, 'tfds:lcx_own_splits')) == ('train', 'validation', 'test')
 
 
 def test_test_serves_as_validation(tmp_path, register):
@@ -73,6 +74,9 @@ def test_the_last_documents_serve_as_validation_where_there_is_only_train(tmp_pa
         sources.open_documents(config(tmp_path, 'tfds:lcx_train_only'), split) for split in sources.SPLITS
     ]
     assert [len(part) for part in parts] == [8, 2]
+    assert sources.splits(config(tmp_path, 'tfds:lcx_train_only')) == sources.SPLITS
+    with pytest.raises(DataError, match=r"no documents in a split 'test'; it has {'train': 10}"):
+        sources.open_documents(config(tmp_path, 'tfds:lcx_train_only'), 'test')
     assert sorted([*parts[0], *parts[1]]) == sorted(f'train {i}' for i in range(10))
 
 

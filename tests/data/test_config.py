@@ -21,6 +21,7 @@ def test_has_exactly_the_fields_of_the_base_configuration():
     [
         ({'source': 'stdlb'}, r"data\.source: unknown 'stdlb'. Did you mean 'stdlib'\?"),
         ({'source': 'tfds:'}, r'data\.source: unknown'),
+        ({'source': 'Austen'}, r"data\.source: unknown 'Austen'. Did you mean 'austen'\?"),
         ({'source': 'text'}, r'data\.files: empty'),
         ({'files': ('a.txt',)}, r"data\.files: \('a.txt',\) would not be read; set source to 'text'"),
         ({'packing': 'concatenate'}, r"data\.packing: unknown 'concatenate'. Did you mean 'concat'\?"),

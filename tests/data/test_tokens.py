@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from lcx.data import tokens
-from lcx.data.tokenizers import Bytes
+from lcx.data.config import DataConfig
+from lcx.data.tokenizers import Bytes, make_tokenizer
 from lcx.errors import DataError
+from tests.data import vocabulary_files
 
 TEXTS = ['first', '', 'zweites Stück', 'x' * 3000]
 
@@ -54,3 +56,36 @@ def test_damage_is_a_data_error(tmp_path, name, how):
         path.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r'is damaged: .* Delete this directory'):
         tokens.read(tmp_path / 'a', 'test')
+
+
+def test_a_vocabulary_in_a_file(tmp_path, capsys):
+    """Its content names the cache: a copy elsewhere reads the same tokens, another vocabulary makes new ones."""
+    for i in range(2):
+        (tmp_path / f'{i}.txt').write_text(f'the cat sat on the mat {i}')
+    path = vocabulary_files.byte_level(tmp_path / 'tokenizer.json')
+    copy = tmp_path / 'copy.json'
+    copy.write_bytes(path.read_bytes())
+
+    def opened(tokenizer):
+        config = DataConfig(
+            'text', (f'{tmp_path}/*.txt',), 'text', f'{tmp_path}/data', tokenizer, 'concat', 50
+        )
+        return tokens.open_tokens(config, 'train')
+
+    held, tokenizer = opened(str(path)), make_tokenizer(str(path))
+    assert tokenizer.decode(held[0]).startswith('the cat sat') and len(held[0]) < 12
+    assert held.bytes == tokenizer.token_bytes[held[0]].sum()
+    capsys.readouterr()
+    assert opened(str(copy)).fingerprint == held.fingerprint
+    assert capsys.readouterr().err == ''
+    vocabulary_files.spaced(copy)
+    assert opened(str(copy)).fingerprint != held.fingerprint
+    assert 'Tokenizing' in capsys.readouterr().err
+
+
+def test_a_vocabulary_that_loses_text_is_announced(tmp_path, capsys):
+    tokenizer = make_tokenizer(str(vocabulary_files.spaced(tmp_path / 'tokenizer.json')))
+    tokens.write(tmp_path / 'a', ['the cat'], tokenizer)
+    assert capsys.readouterr().err == ''
+    tokens.write(tmp_path / 'b', ['the cat', '▁'], tokenizer)
+    assert 'Warning: the tokens stand for 8 bytes of text, the documents have 10' in capsys.readouterr().err

@@ -25,7 +25,9 @@ MODEL = ModelConfig(
     kinds={'full': LayerKind(attention={'name': 'dense'})},
 )
 IDS = np.random.default_rng(0).integers(0, 40, (5, 17), np.int32)
-GOOD = EvalConfig(run=('perplexity',), every=None, lengths=(64, 128), windows=4, last=32, tokens=1024)
+GOOD = EvalConfig(
+    run=('perplexity',), split='validation', every=None, lengths=(64, 128), windows=4, last=32, tokens=1024
+)
 
 
 def test_parts_and_padding_rows_change_nothing():

@@ -15,7 +15,9 @@ from lcx.models import Scores
 TOKENIZER = Bytes()
 LEAST = 101  # bytes of needle, question and answer, less the last, which is no input
 LENGTHS = (128, 256, 512)
-CONFIG = EvalConfig(run=('passkey',), every=None, lengths=LENGTHS, windows=8, last=8, tokens=1024)
+CONFIG = EvalConfig(
+    run=('passkey',), split='validation', every=None, lengths=LENGTHS, windows=8, last=8, tokens=1024
+)
 
 
 def prompts(length, count=40, seed=0):

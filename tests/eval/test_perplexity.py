@@ -13,7 +13,13 @@ from lcx.models import LayerKind, ModelConfig, Scores, init, score
 
 LENGTHS, LAST, WINDOWS = (32, 64, 256), 16, 6
 CONFIG = EvalConfig(
-    run=('perplexity',), every=None, lengths=LENGTHS, windows=WINDOWS, last=LAST, tokens=4 * 64
+    run=('perplexity',),
+    split='validation',
+    every=None,
+    lengths=LENGTHS,
+    windows=WINDOWS,
+    last=LAST,
+    tokens=4 * 64,
 )
 MODEL = ModelConfig(
     vocab=257,

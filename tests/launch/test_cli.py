@@ -123,6 +123,29 @@ BAD = {
         (*NEW, '--config.data.tokenizer=byte'),
         ["data.tokenizer: unknown 'byte'", "Did you mean 'bytes'?"],
     ),
+    'missing tokenizer': (
+        (*NEW, '--config.data.tokenizer={here}/tokenizer.json'),
+        ["data.tokenizer: '{here}/tokenizer.json' is not a file"],
+    ),
+    'unknown split': (
+        (*NEW, '--config.eval.split=tset'),
+        ["eval.split: unknown 'tset'", "Did you mean 'test'?"],
+    ),
+    'a split that the source has not': (
+        (*NEW, '--config.eval.split=test'),
+        ["eval.split: source 'stdlib' has no split 'test'", 'austen'],
+    ),
+    'data of nothing': (('data',), ['--config is required']),
+    'data of an unknown source': (
+        ('data', '--source=austn'),
+        ["data.source: unknown 'austn'", "Did you mean 'austen'?"],
+    ),
+    'data of a task': (('data', '--source=task:copy'), ["data.source: 'task:copy' is a task"]),
+    'data of a source and a config': (
+        ('data', '--config=configs/base.py', '--source=austen'),
+        ['--source goes with no --config', '--config.data.source=austen'],
+    ),
+    'data of a tokenizer alone': (('data', '--tokenizer=x.json'), ['--tokenizer goes with --source']),
     'unknown optimizer': (
         (*NEW, '--config.optimizer.name=adam'),
         ["optimizer.name: unknown 'adam'", "Did you mean 'adamw'?"],
