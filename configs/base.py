@@ -148,7 +148,8 @@ def position(name: str | None = 'rope', **options) -> ConfigDict:
     """The position method and its numbers; None is the method's own default, other methods' fields must stay None."""
     config = ConfigDict()
     # none | rope | pi | ntk | dynamic_ntk | ntk_by_parts | yarn | llama3 | longrope | p_rope | xpos; biases: alibi |
-    # t5 | kerple | fire | sandwich; absolute: sinusoidal | learned; around a base: log_n | randomized | pose | shape
+    # t5 | kerple | fire | sandwich; absolute: sinusoidal | learned; around a base: log_n | ssmax | randomized |
+    # random_float | pose | shape
     config.name = config_dict.placeholder(str)
     config.name = name
     config.theta = config_dict.placeholder(float)  # RoPE base; default 10000
@@ -191,9 +192,12 @@ def position(name: str | None = 'rope', **options) -> ConfigDict:
     config.rate = config_dict.placeholder(float)  # fire: where c starts; default 0.1
     config.dims = config_dict.placeholder(int)  # sandwich: sines and cosines; default 128
     config.scale = config_dict.placeholder(float)  # sinusoidal: of the embedding; default 1 / sqrt(width)
-    config.base = config_dict.placeholder(object)  # log_n, randomized, pose, shape: another method's fields
-    config.target_length = config_dict.placeholder(int)  # randomized, pose: tokens; positions stay below
-    config.draw_at_evaluation = config_dict.placeholder(bool)  # randomized: default True
+    config.base = config_dict.placeholder(object)  # of a method around another: that one's fields
+    config.start = config_dict.placeholder(float)  # ssmax: where s starts; default 1 / mean ln n, 0.168 at 1024
+    config.target_length = config_dict.placeholder(
+        int
+    )  # randomized, random_float, pose: tokens; positions stay below
+    config.draw_at_evaluation = config_dict.placeholder(bool)  # randomized, random_float: default True
     config.chunks = config_dict.placeholder(int)  # pose: pieces of a document; default 2
     config.max_offset = config_dict.placeholder(int)  # shape: tokens
     config.update(options)

@@ -63,6 +63,7 @@ class Rule(NamedTuple):
     ``surely``  are all pairs of real tokens allowed? It may say no wrongly, never yes: kernels leave out the mask
                 at yes. It knows nothing of padding inside the block: a kernel must look at that itself.
     ``band``    the interval that the rule is, if it is one and nothing else: what fused kernels can be told.
+    ``whole``   does the rule count positions, so that it means nothing between them (float positions)?
 
     Of a block of padding alone both may say anything, since it holds no pair of real tokens.
     """
@@ -71,6 +72,7 @@ class Rule(NamedTuple):
     maybe: Callable[[Bounds], Array]
     surely: Callable[[Bounds], Array] = never
     band: Band | None = None
+    whole: bool = False
 
 
 def pairs(q: Int[Array, 'B T'], k: Int[Array, 'B S']) -> tuple[Array, Array]:
@@ -260,7 +262,8 @@ def _combine(rules: tuple[Rule, ...], join: Callable, band: Band | None) -> Rule
     def joined(answer: str) -> Callable:
         return lambda x: functools.reduce(join, [getattr(r, answer)(x) for r in rules])
 
-    return Rule(joined('allow'), joined('maybe'), joined('surely'), band)
+    whole = any(r.whole for r in rules)
+    return Rule(joined('allow'), joined('maybe'), joined('surely'), band, whole)
 
 
 def _intersection(bands: list[Band | None]) -> Band | None:

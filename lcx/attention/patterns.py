@@ -176,7 +176,7 @@ def dilated(segment: int, rate: int) -> Rule:
         q, k = pairs(where.q_pos // segment, where.k_pos // segment)
         return (q == k) & chosen(where.q_pos)[..., None] & chosen(where.k_pos)[:, :, None]
 
-    return Rule(allow, lambda b: _share_chunk(b, segment))
+    return Rule(allow, lambda b: _share_chunk(b, segment), whole=True)
 
 
 @one_object
@@ -205,7 +205,7 @@ def strided(stride: int) -> Rule:
         shortest, longest = b.q_min - b.k_max, b.q_max - b.k_min
         return longest % stride <= longest - shortest
 
-    return Rule(allow, maybe)
+    return Rule(allow, maybe, whole=True)
 
 
 @one_object

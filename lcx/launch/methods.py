@@ -24,6 +24,7 @@ FACTOR = LENGTH / TRAINED
 EXAMPLES = {
     'longrope': {'short_factor': (1.0,) * 32, 'long_factor': (FACTOR,) * 32},
     'pose': {'target_length': LENGTH},
+    'random_float': {'target_length': LENGTH},
     'randomized': {'target_length': LENGTH},
     'shape': {'max_offset': TRAINED},
 }

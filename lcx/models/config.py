@@ -131,6 +131,18 @@ class ModelConfig:
                     f'kinds.{name}.regions: {kind.regions["name"]!r} gives tokens other positions, from which its '
                     'position method would take the length in use; choose one that takes it from no data.'
                 )
+        self._check_whole()
+
+    def _check_whole(self) -> None:
+        """Raises a ConfigError where a method draws positions between the tokens and a rule counts whole ones."""
+        used = sorted(set(self.pattern))
+        drawn = [kind for kind in used if not self.read_position(kind, self.trained_length).whole]
+        counting = [kind for kind in used if self.kinds[kind].read_rule().whole]
+        if drawn and counting:
+            raise ConfigError(
+                f'kinds.{counting[0]}.rule: counts whole positions, but {self.position_of(drawn[0])["name"]!r} draws '
+                "them between the tokens; leave out 'dilated' and 'strided', or draw whole ones ('randomized')."
+            )
 
     def read_mixer(self, kind: str) -> Callable:
         """``(config, kind, name=...) -> module`` of the mixer of a layer kind."""

@@ -19,13 +19,19 @@ def stretch(
     1 for lengths within the original.
 
     Raises:
-      ConfigError: ``factor`` is below 1 or not finite; ``original_length`` is not positive.
+      ConfigError: ``factor`` is below 1 or not finite; ``original_length`` is not positive, or more than both the
+        trained length and the length in use where the factor follows from it, which then would extend nothing.
     """
     if original_length is None:
         original_length = trained_length
     if not original_length > 0:
         raise ConfigError(f'original_length: {original_length!r} must be greater than 0 tokens.')
     if factor is None:
+        if original_length > max(length, trained_length):
+            raise ConfigError(
+                f'original_length: {original_length!r} exceeds the length in use, {length}, and the trained one; '
+                f'give the factor too, or at most {trained_length}, which the parameters know.'
+            )
         factor = max(1.0, length / original_length)
     check_factor(factor)
     return factor, original_length
@@ -56,8 +62,8 @@ def pinned(
     if 'original_length' in takes:
         given.setdefault('original_length', trained_length)
     if 'factor' in takes and takes['factor'].default is None:
-        factor, _ = stretch(
-            given.get('factor'), given['original_length'], length=length, trained_length=trained_length
+        reach = max(length, given['original_length'])  # whether it must be exceeded is for the method to say
+        given['factor'], _ = stretch(
+            given.get('factor'), given['original_length'], length=reach, trained_length=trained_length
         )
-        given['factor'] = factor
     return given

@@ -34,9 +34,10 @@ def learned(
 ) -> Position:
     """A table of ``original_length`` rows; see :func:`~lcx.positions.extension.stretch` for the defaults and errors.
 
-    It starts normal with standard deviation 0.02, as in GPT-2.
+    It may have more rows than any text so far has tokens. It starts normal with standard deviation 0.02, as in GPT-2.
     """
-    factor, rows = stretch(factor, original_length, length=length, trained_length=trained_length)
+    reach = max(length, original_length or 0)
+    factor, rows = stretch(factor, original_length, length=reach, trained_length=trained_length)
 
     def init(key: Array) -> Tree:
         return {'table': 0.02 * jax.random.normal(key, (rows, width))}

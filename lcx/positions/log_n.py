@@ -5,8 +5,8 @@ Cholak 2022, arXiv:2202.12172. The query at position p, which reads p + 1 tokens
 
     max(1, ln(p + 1) / ln(L))
 
-with L the original length: nothing changes within it. Scalable-Softmax, Nakanishi 2025, arXiv:2501.19399, is
-s ln(n) with a learned s for every head and no floor; here s is 1 / ln(L), which needs no training.
+with L the original length: nothing changes within it. :mod:`~lcx.positions.ssmax` is s ln(n) with a learned s for
+every head and no floor; here s is 1 / ln(L), which needs no training.
 
 The rest is that of ``base``: {'name': 'log_n', 'base': {'name': 'yarn', 'factor': 4.0}}.
 """
@@ -23,7 +23,7 @@ from lcx.positions import wrap
 from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.extension import stretch
-from lcx.types import Array, Float, Int
+from lcx.types import Array, Float, Int, Tree
 
 ABOUT = About(
     paper='arXiv:2202.12172, Chiang and Cholak 2022; Su 2021',
@@ -53,13 +53,15 @@ def log_n(
         raise ConfigError(f'original_length: {original!r} must be at least 2 tokens.')
     sizes = {'head_dim': head_dim, 'heads': heads, 'width': width}
     inner = wrap.made(base, length=length, trained_length=trained_length, **sizes)
+    wrap.check_gain(inner)
 
-    if inner.gain is not None:
-        raise ConfigError('base: sharpens scores itself; only one method can.')
-    return inner._replace(gain=lambda params, pos: sharpness(pos, original))
+    def gain(params: Tree, pos: Int[Array, 'B T']) -> Float[Array, 'B T 1']:
+        del params
+        return jnp.maximum(1.0, log_read(pos) / math.log(original))[..., None]
+
+    return inner._replace(gain=gain)
 
 
-def sharpness(pos: Int[Array, 'B T'], original_length: int) -> Float[Array, 'B T']:
-    """``max(1, ln(pos + 1) / ln(original_length))``, fp32."""
-    read = jnp.maximum(pos, 0).astype(jnp.float32) + 1
-    return jnp.maximum(1.0, jnp.log(read) / math.log(original_length))
+def log_read(pos: Int[Array, 'B T']) -> Float[Array, 'B T']:
+    """``ln(pos + 1)``, the logarithm of how many tokens a causal query reads; fp32."""
+    return jnp.log(jnp.maximum(pos, 0).astype(jnp.float32) + 1)

@@ -41,6 +41,22 @@ def remapped(position: Position, remap: Callable) -> Position:
     return position._replace(remap=remap)
 
 
+def reading(position: Position, part: str) -> Position:
+    """``position``, whose parameters are ``params[part]`` of its wrapper's; the wrapper's ``init`` puts them there."""
+
+    def of(f: Callable | None) -> Callable | None:
+        return None if f is None else lambda params, *rest, **named: f(params[part], *rest, **named)
+
+    names = ('embed', 'tables', 'query', 'key', 'gain', 'bias')
+    return position._replace(**{name: of(getattr(position, name)) for name in names})
+
+
+def check_gain(position: Position) -> None:
+    """Raises a ConfigError if the base ``position`` has a gain, where its wrapper brings one."""
+    if position.gain is not None:
+        raise ConfigError('base: sharpens scores itself; only one method can.')
+
+
 def check_target(target_length: int, tokens: int) -> None:
     """Raises a ConfigError unless rows of ``tokens`` fit into the positions below ``target_length``."""
     if target_length < tokens:

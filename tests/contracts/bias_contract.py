@@ -17,9 +17,9 @@ import numpy as np
 
 from lcx.config import Options, make
 from lcx.models import LayerKind
-from lcx.positions import POSITIONS, Position
+from lcx.positions import POSITIONS
 from lcx.types import Where
-from tests.contracts.position_contract import CONTEXT
+from tests.contracts.position_contract import CONTEXT, drawn
 from tests.models.tiny import changed, close, gradient, packed_batch, parameters, separate_batch
 
 N = CONTEXT['heads']
@@ -121,13 +121,6 @@ def made(options: Options) -> tuple:
     """``(position, bias, params)``: the method, its bias compiled, and parameters for it."""
     position = make(POSITIONS, options, 'model.position', **CONTEXT)
     return position, jax.jit(position.bias), drawn(position)
-
-
-def drawn(position: Position):
-    """Fresh parameters, moved off the values they start at."""
-    random = np.random.default_rng(0)
-    params = position.init(jax.random.key(0))
-    return jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape).astype(np.float32), params)
 
 
 def where(positions) -> Where:

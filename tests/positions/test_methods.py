@@ -29,14 +29,20 @@ def by_turns(factor, fast, slow):
     return lambda _: yarn.frequencies(HEAD_DIM, THETA, factor, share, 1.0)
 
 
-def fading(pos):
+def fading(params, pos):
     """xPos: zeta_k^((p - c) / scale_base), for the row below."""
     zeta = (np.arange(HEAD_DIM // 2) / (HEAD_DIM / 2) + 0.4) / 1.4
-    return zeta ** ((pos[..., None] - LENGTH / 2) / 2**16)
+    return zeta ** ((pos[..., None, None] - LENGTH / 2) / 2**16)
 
 
-def sharper(pos):
-    return np.maximum(1, np.log(pos[..., None] + 1) / np.log(TRAINED)).repeat(HEAD_DIM // 2, -1)
+def sharper(params, pos):
+    return np.maximum(1, np.log(pos[..., None, None] + 1) / np.log(TRAINED)).repeat(HEAD_DIM // 2, -1)
+
+
+def scalable(params, pos):
+    """SSMax: s ln n, the parameter s of each head."""
+    by = np.float64(params['s']) * np.log(pos[..., None] + 1)
+    return by[..., None].repeat(HEAD_DIM // 2, -1)
 
 
 class TestContract(PositionContract):
@@ -94,6 +100,13 @@ class TestContract(PositionContract):
             gain=sharper,
             relative=False,
         ),
+        Row(
+            'ssmax',
+            neutral=None,
+            frequencies=lambda _: rope.frequencies(HEAD_DIM, THETA),
+            gain=scalable,
+            relative=False,
+        ),
     ]
 
 
@@ -102,7 +115,7 @@ ROTATING = {row.name for row in TestContract.rows if row.frequencies}
 
 def test_every_method_that_rotates_has_a_row():
     given = {**EXAMPLES, 'longrope': LISTS}
-    made = {n: make(POSITIONS, {'name': n, **given.get(n, {})}, 'position', **CONTEXT) for n in POSITIONS}
+    made = {n: make(POSITIONS, {'name': n, **given.get(n, {})}, 'p', **CONTEXT) for n in POSITIONS}
     assert {name for name, position in made.items() if position.query and not position.remap} == ROTATING
 
 
