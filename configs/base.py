@@ -193,7 +193,9 @@ def position(name: str | None = 'rope', **options) -> ConfigDict:
     config.dims = config_dict.placeholder(int)  # sandwich: sines and cosines; default 128
     config.scale = config_dict.placeholder(float)  # sinusoidal: of the embedding; default 1 / sqrt(width)
     config.base = config_dict.placeholder(object)  # of a method around another: that one's fields
-    config.start = config_dict.placeholder(float)  # ssmax: where s starts; default 1 / mean ln n, 0.168 at 1024
+    config.start = config_dict.placeholder(
+        float
+    )  # ssmax: where s starts; default 1 / mean ln n, 0.168 at 1024
     config.target_length = config_dict.placeholder(
         int
     )  # randomized, random_float, pose: tokens; positions stay below

@@ -12,11 +12,12 @@ from absl import flags as absl_flags
 from lcx.errors import ConfigError, LcxError, Preempted, unknown
 from lcx.launch import flags as shared
 
-# Each verb is a module of this package with define(flags, argv) and run(flags, arguments).
+# Each verb is a module of this package, its hyphens underscores, with define(flags, argv) and run(flags, arguments).
 VERBS = {
     'train': 'train an experiment, or continue it: lcx train --config=FILE --workdir=DIR',
     'eval': 'evaluate a trained workdir, with other settings if wanted: lcx eval --workdir=DIR',
     'sweep': 'run a list of experiments, skipping finished ones: lcx sweep --sweep=FILE --workdir=DIR',
+    'search-factors': 'search the factors of LongRoPE: lcx search-factors --init=RUN --workdir=DIR --length=TOKENS',
     'bench': 'race attention implementations: lcx bench attention --workdir=DIR',
     'report': 'tables and figures of results: lcx report DIR...',
     'data': 'prepare and describe a data source: lcx data --config=FILE',
@@ -69,7 +70,7 @@ def dispatch(argv: list[str]) -> None:
     verb = argv[1]
     if verb not in VERBS:
         raise ConfigError(unknown('verb', verb, VERBS))
-    module = importlib.import_module(f'lcx.launch.{verb}')
+    module = importlib.import_module(f'lcx.launch.{verb.replace("-", "_")}')
     flags = absl_flags.FlagValues()
     absl_flags.DEFINE_bool('help', False, 'Show this help.', short_name='h', flag_values=flags)
     module.define(flags, argv[2:])
@@ -102,5 +103,5 @@ def innermost(error: BaseException) -> str:
 
 def usage() -> str:
     """The verbs, a line each."""
-    lines = '\n'.join(f'  {name:8}{text}' for name, text in VERBS.items())
+    lines = '\n'.join(f'  {name:16}{text}' for name, text in VERBS.items())
     return f'lcx VERB [flags]: context-length extension experiments.\n\n{lines}\n\nlcx VERB --help shows its flags.'

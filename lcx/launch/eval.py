@@ -30,16 +30,21 @@ if TYPE_CHECKING:
 
 def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
     """Adds the verb's flags. The fields that can be overridden are those of the run's own configuration."""
+    define_run(flags, argv, 'eval')
+
+
+def define_run(flags: absl_flags.FlagValues, argv: Sequence[str], verb: str) -> None:
+    """``--init``, ``--workdir`` and the overrides of a verb that works on a trained run."""
     first = absl_flags.FlagValues()
     _define_directories(first)
     with contextlib.suppress(absl_flags.Error):  # reported when all flags are parsed
-        first(['lcx eval', *(a for a in argv if a.startswith(('--init', '--workdir', '-init', '-workdir')))])
+        first([f'lcx {verb}', *(a for a in argv if a.startswith(('--init', '--workdir', '-init', '-workdir')))])
     _define_directories(flags)
     source = first.init or first.workdir
     for word in argv:
         if word.lstrip('-').partition('=')[0] == 'config':
             raise ConfigError(
-                f'{word}: eval takes the configuration of the run itself; give --config.FIELD=VALUE.'
+                f'{word}: {verb} takes the configuration of the run itself; give --config.FIELD=VALUE.'
             )
         if source is None and word.lstrip('-').startswith('config.'):
             raise ConfigError(f'{word}: which run? Name it, for example --workdir=runs/base.')

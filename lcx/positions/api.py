@@ -21,7 +21,9 @@ class Position(NamedTuple):
     tables: Callable | None = None  # (params, pos 'B T') -> fp32 pytree; once per forward and kind of layer
     query: Callable | None = None  # (params, x 'B T N H', pos 'B T', tables=None) -> like x
     key: Callable | None = None  # (params, x 'B S K H', pos 'B S', tables=None) -> like x
-    gain: Callable | None = None  # (params, pos 'B T') -> fp32 'B T 1|N': queries at their true positions grow
+    gain: Callable | None = (
+        None  # (params, pos 'B T') -> fp32 'B T 1|N': queries at their true positions grow
+    )
     bias: Callable | None = None  # (params, Where) -> '1|B N T S', added to the scores
     remap: Callable | None = None  # (key, pos, train) -> pos
     static: bool = True  # False: depends on the current length, so caches must hold keys before ``key``

@@ -29,12 +29,16 @@ class Row(NamedTuple):
 
     name: str
     options: Mapping[str, Any] = {}
-    neutral: Mapping[str, Any] | None = {}  # at which it equals its base up to the trained length; None: at none
+    neutral: (
+        Mapping[str, Any] | None
+    ) = {}  # at which it equals its base up to the trained length; None: at none
     base: str = 'rope'
     frequencies: Callable[[int], Frequencies] | None = (
         None  # of the options, at a current length; None: no angles
     )
-    gain: Callable | None = None  # (params, pos) -> 'B T N|1 P', float64: what queries grow by besides turning
+    gain: Callable | None = (
+        None  # (params, pos) -> 'B T N|1 P', float64: what queries grow by besides turning
+    )
     relative: bool = True  # scores within one text depend on the distance alone
     static: bool = True  # the length of the text changes nothing
     detuning: float = 0.0  # relative error of every frequency: what the angles may drift by, all alike

@@ -9,7 +9,9 @@ import pytest
 
 from lcx.config import make
 from lcx.errors import ConfigError
+from lcx.launch.methods import EXAMPLES
 from lcx.positions import POSITIONS
+from tests.contracts.method_contract import LISTS
 from tests.contracts.position_contract import CONTEXT
 from tests.models.tiny import CONFIG, changed, close, gradient, packed_batch, parameters, separate_batch
 
@@ -29,6 +31,37 @@ def test_sinusoidal_is_the_papers_formula(theta, last):
     assert found.shape == (1, 10, WIDTH) and found.dtype == jnp.float32
     np.testing.assert_allclose(found[0, :, 0::2], np.sin(angle), atol=1e-5)
     np.testing.assert_allclose(found[0, :, 1::2], np.cos(angle), atol=1e-5)
+
+
+def test_sinusoidal_between_the_tokens_is_the_formula():
+    pos = np.float32([[0.25, 7.875, 2**17 + 0.5]])
+    found = method('sinusoidal', scale=1.0).embed({}, jnp.array(pos))
+    angle = np.float64(pos)[..., None] / 1e4 ** (2 * np.arange(WIDTH // 2) / WIDTH)
+    np.testing.assert_allclose(found[..., 0::2], np.sin(angle), atol=1e-5)
+    np.testing.assert_allclose(found[..., 1::2], np.cos(angle), atol=1e-5)
+
+
+def test_learned_between_the_tokens_is_between_the_rows():
+    position = method('learned', factor=1.0)
+    params = position.init(jax.random.key(0))
+    found = position.embed(params, jnp.array([[0.25, 7.875, 2.0]]))[0]
+    table = np.float64(params['table'])
+    expected = [0.75 * table[0] + 0.25 * table[1], 0.125 * table[7] + 0.875 * table[8], table[2]]
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_a_table_may_have_more_rows_than_any_text_has_tokens():
+    position = method('learned', original_length=1000)
+    assert jax.eval_shape(position.init, jax.random.key(0))['table'].shape == (1000, WIDTH)
+    model = changed(position={'name': 'learned', 'original_length': 1000}).trained_at(96)
+    assert model.position == {'name': 'learned', 'factor': 1.0, 'original_length': 1000}
+
+
+def test_every_method_that_embeds_is_tested():
+    given = {**EXAMPLES, 'longrope': LISTS}
+    made = {n: method(n, **given.get(n, {})) for n in POSITIONS}
+    found = {name for name, position in made.items() if position.embed and not position.remap}
+    assert found == {'sinusoidal', 'learned'}
 
 
 def test_sinusoidal_weighs_as_much_against_the_tokens_as_in_the_paper():

@@ -119,6 +119,15 @@ def test_every_method_that_rotates_has_a_row():
     assert {name for name, position in made.items() if position.query and not position.remap} == ROTATING
 
 
+@pytest.mark.parametrize('name', ['pi', 'ntk', 'yarn', 'ntk_by_parts', 'llama3', 'dynamic_ntk', 'log_n'])
+def test_an_original_length_beyond_the_text_is_used_where_something_is_to_be_done(name):
+    options = {'name': name, 'original_length': 300}
+    given = {} if name in ('dynamic_ntk', 'log_n') else {'factor': 2.0}
+    make(POSITIONS, {**options, **given}, 'p', **CONTEXT)
+    make(POSITIONS, options, 'p', **{**CONTEXT, 'length': 301})
+    make(POSITIONS, options, 'p', **{**CONTEXT, 'trained_length': 300})
+
+
 def test_every_method_says_what_it_is():
     assert list(ABOUT) == list(POSITIONS)
     assert all(
@@ -181,6 +190,25 @@ def test_factor_and_original_length_follow_from_the_lengths(given, length, found
         ({'name': 'ntk', 'factor': float('inf')}, 'factor: inf'),
         ({'name': 'yarn', 'original_length': 0}, 'original_length: 0'),
         ({'name': 'dynamic_ntk', 'factor': 0.0}, 'factor: 0.0'),
+        *(
+            (
+                {'name': name, 'original_length': 257, **more},
+                'original_length: 257 exceeds the length in use, 256',
+            )
+            for name, more in (
+                ('pi', {}),
+                ('ntk', {}),
+                ('yarn', {}),
+                ('ntk_by_parts', {}),
+                ('llama3', {}),
+                ('longrope', LISTS),
+            )
+        ),
+        (
+            {'name': 'pose', 'target_length': 300, 'base': {'name': 'pi', 'original_length': 301}},
+            'base.original_length: 301 exceeds the length in use, 300, and the trained one; give the factor too, or '
+            'at most 64',
+        ),
         ({'name': 'yarn', 'beta_fast': 1.0}, 'beta_fast: 1.0'),
         ({'name': 'yarn', 'beta_slow': -1.0}, 'beta_fast: 32.0'),
         ({'name': 'yarn', 'mscale': 1.0}, 'mscale: 1.0'),

@@ -65,6 +65,13 @@ def test_a_quarter_of_a_position_is_a_factor_of_four():
     np.testing.assert_allclose(quarter, built('pi', factor=4.0).tables({}, pos), atol=2e-6)
 
 
+@pytest.mark.parametrize('name', ['xpos', 'dynamic_ntk'])
+def test_whole_float_positions_are_integers_to_every_method(name):
+    pos, options = jnp.array([[0, 1, 77, 5000]]), {'original_length': 64} if name == 'dynamic_ntk' else {}
+    found, expected = (built(name, **options).tables({}, p) for p in (pos.astype(jnp.float32), pos))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 # NTK-by-parts and Llama 3
 
 

@@ -90,7 +90,9 @@ def test_a_model_learns_s_and_the_base(base):
 
 
 def test_its_wrappers_and_it_keep_each_others_parts():
-    inside = make(POSITIONS, {'name': 'pose', 'target_length': 300, 'base': {'name': 'ssmax'}}, 'p', **CONTEXT)
+    inside = make(
+        POSITIONS, {'name': 'pose', 'target_length': 300, 'base': {'name': 'ssmax'}}, 'p', **CONTEXT
+    )
     outside = method({'name': 'pose', 'target_length': 300})
     for position in (inside, outside):
         assert position.remap is not None and position.gain is not None and position.tables is not None
