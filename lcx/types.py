@@ -47,7 +47,9 @@ class Batch(NamedTuple):
     tokens: Int[Array, 'B T']
     targets: Int[Array, 'B T']
     weights: Float[Array, 'B T']
-    positions: Int[Array, 'B T']  # position inside the document
+    positions: Int[
+        Array, 'B T'
+    ]  # position inside the document; float32 where a method draws it between the tokens
     segments: Int[Array, 'B T']  # document number inside the row, from 1; PADDING = no token
     ids: Int[Array, ' B']  # which window of the source each row is: a name for logs and error reports
 

@@ -33,21 +33,25 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
     define_run(flags, argv, 'eval')
 
 
-def define_run(flags: absl_flags.FlagValues, argv: Sequence[str], verb: str) -> None:
-    """``--init``, ``--workdir`` and the overrides of a verb that works on a trained run."""
+def define_run(
+    flags: absl_flags.FlagValues, argv: Sequence[str], verb: str, by: Sequence[str] = ('init', 'workdir')
+) -> None:
+    """``--init``, ``--workdir`` and the overrides of a verb that works on a trained run, named ``by`` one of them."""
     first = absl_flags.FlagValues()
     _define_directories(first)
     with contextlib.suppress(absl_flags.Error):  # reported when all flags are parsed
-        first([f'lcx {verb}', *(a for a in argv if a.startswith(('--init', '--workdir', '-init', '-workdir')))])
+        first(
+            [f'lcx {verb}', *(a for a in argv if a.startswith(('--init', '--workdir', '-init', '-workdir')))]
+        )
     _define_directories(flags)
-    source = first.init or first.workdir
+    source = next((first[name].value for name in by if first[name].value), None)
     for word in argv:
         if word.lstrip('-').partition('=')[0] == 'config':
             raise ConfigError(
                 f'{word}: {verb} takes the configuration of the run itself; give --config.FIELD=VALUE.'
             )
         if source is None and word.lstrip('-').startswith('config.'):
-            raise ConfigError(f'{word}: which run? Name it, for example --workdir=runs/base.')
+            raise ConfigError(f'{word}: which run? Name it, for example --{by[-1]}=runs/base.')
     if source is not None:
         from ml_collections import config_flags
 

@@ -1,4 +1,4 @@
-"""What ``lcx search-factors`` puts together: a model whose factors are parameters, its perplexity, the search's files."""
+"""What ``lcx search-factors`` puts together: a model whose factors are parameters, its perplexity, its files."""
 
 from __future__ import annotations
 
@@ -192,4 +192,6 @@ class Search:
         }
         write_atomic(self.workdir / 'factors.json', json.dumps(best, indent=2) + '\n')
         console.print(f'{self.workdir / "factors.json"}: perplexity {best["ppl"]:.4f}', highlight=False)
-        console.print('lcx eval ' + shlex.join(['--init=RUN', '--workdir=DIR', *flags]), highlight=False, soft_wrap=True)
+        console.print(
+            'lcx eval ' + shlex.join(['--init=RUN', '--workdir=DIR', *flags]), highlight=False, soft_wrap=True
+        )

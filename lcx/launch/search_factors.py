@@ -29,7 +29,7 @@ SMALLEST = 4  # lists in a generation: two parents and a child of each sort
 
 def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
     """Adds the verb's flags."""
-    evaluation.define_run(flags, argv, 'search-factors')
+    evaluation.define_run(flags, argv, 'search-factors', by=('init',))
     for name, default, meaning in (
         ('length', None, 'Tokens to extend to: a power of two beyond the original length.'),
         ('population', 16, 'Lists in a generation; 64 in the paper.'),

@@ -21,6 +21,7 @@ never stopped.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -115,7 +116,7 @@ def mutated(random: np.random.Generator, factors: Factors, limit: float) -> Fact
     anew = random.random(len(factors)) < PROBABILITY
     kept = [-1, *np.flatnonzero(~anew), len(factors)]
     child = np.array(factors)
-    for before, after in zip(kept, kept[1:]):
+    for before, after in itertools.pairwise(kept):
         low = child[before] if before >= 0 else 1.0
         high = child[after] if after < len(factors) else max(limit, low)
         drawn = np.sort(random.uniform(low, high, after - before - 1))

@@ -94,6 +94,36 @@ BAD = {
         (*NEW, '--config.model.position.name=pi', '--config.model.position.factor=0.5'),
         ['model.position.factor: 0.5', 'at least 1'],
     ),
+    'odd head size': ((*NEW, '--config.model.head_dim=15'), ['model.head_dim: 15 must be even']),
+    'theta that is not positive': (
+        (*NEW, '--config.model.position.theta=-1.0'),
+        ['model.position.theta: -1.0', 'greater than 1'],
+    ),
+    'longrope lists of another head size': (
+        (
+            *NEW,
+            '--config.model.position.name=longrope',
+            '--config.model.position.short_factor=(1.0, 1.0)',
+            '--config.model.position.long_factor=(1, 2.5, 3)',
+        ),
+        ['model.position.short_factor: 2 numbers; the 8 pairs need one each'],
+    ),
+    'original length beyond everything': (
+        (*NEW, '--config.model.position.name=yarn', '--config.model.position.original_length=4096'),
+        ['model.position.original_length: 4096 exceeds the length in use, 64', 'at most 64'],
+    ),
+    'factor below 1 of a stage': (
+        (*NEW, '--config.stages[0].position.name=pi', '--config.stages[0].position.factor=0.5'),
+        ['stages[0].position.factor: 0.5'],
+    ),
+    'more random positions than fp32 tells apart': (
+        (*NEW, '--config.model.position.name=random_float', '--config.model.position.target_length=5000000'),
+        ['model.position.target_length: 5000000 must be at most 4194304'],
+    ),
+    'searching factors of what is not a workdir': (
+        ('search-factors', '--init={here}/nothere', '--workdir={here}/new', '--length=256'),
+        ["'{here}/nothere' is not the workdir of a run"],
+    ),
     'unknown preset': (
         (*NEW, '--config.model.preset=tinny'),
         ["model.preset: unknown 'tinny'", "Did you mean 'tiny'?"],
@@ -208,7 +238,15 @@ BAD = {
     'changed stage': ((*SAVED, '--config.stages[0].length=32'), ['stages[0].length: 64 -> 32']),
 }
 
-HELP = [(), ('--help',), ('train', '--help'), ('eval', '--help'), ('data', '--help'), ('report', '--help')]
+HELP = [
+    (),
+    ('--help',),
+    ('train', '--help'),
+    ('eval', '--help'),
+    ('data', '--help'),
+    ('report', '--help'),
+    ('search-factors', '--help'),
+]
 
 
 @pytest.fixture(scope='module')
@@ -253,5 +291,7 @@ def test_help_says_what_there_is(fates, words):
     fate = fates[words]
     assert fate.code == 0 and not fate.stderr and not fate.devices
     assert fate.stdout.startswith('``lcx ' + words[0] if len(words) > 1 else 'lcx VERB')
-    for verb in ('train', 'eval', 'sweep', 'report', 'data') if len(words) < 2 else words[:1]:
+    for verb in (
+        ('train', 'eval', 'sweep', 'report', 'data', 'search-factors') if len(words) < 2 else words[:1]
+    ):
         assert f'lcx {verb}' in fate.stdout

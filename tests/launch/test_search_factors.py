@@ -52,7 +52,6 @@ def test_a_row_for_each_generation_and_a_best_that_only_falls(found):
 
 
 def test_the_flags_it_writes_evaluate_to_what_it_found(found, trained, tmp_path):
-    """On the windows of the search, which lcx eval reads when the validation split is all there is."""
     best = json.loads((found / 'factors.json').read_text())
     words = ('eval', f'--init={trained}', f'--workdir={tmp_path}/run', *best['flags'], '--config.label=found')
     assert lcx(*words, f'--config.eval.lengths=(64, {LENGTH})') == 0
@@ -99,7 +98,9 @@ def test_a_killed_search_goes_on_to_the_same_result(found, trained, tmp_path, mo
         assert search(trained, tmp_path / 'factors', '--iterations=3') == 130
     assert not (tmp_path / 'factors' / 'factors.json').exists()
     path = tmp_path / 'factors' / 'results.jsonl'
-    path.write_text(path.read_text() + json.dumps({**rows(found / 'results.jsonl')[-1], 'best_ppl': 0.0}) + '\n')
+    path.write_text(
+        path.read_text() + json.dumps({**rows(found / 'results.jsonl')[-1], 'best_ppl': 0.0}) + '\n'
+    )
     assert search(trained, tmp_path / 'factors', '--iterations=3') == 0
     assert result(tmp_path / 'factors') == result(found)
 
@@ -158,13 +159,12 @@ def test_a_wrong_command_line_is_explained(trained, tmp_path, capsys, more, mess
     assert not (tmp_path / 'new').exists()
 
 
-@pytest.mark.parametrize('flag', ['--init=x', '--workdir=x', '--length=128'])
-def test_flags_that_are_missing_are_named(trained, tmp_path, capsys, flag):
+@pytest.mark.parametrize('missing', ['--init', '--workdir', '--length'])
+def test_flags_that_are_missing_are_named(trained, tmp_path, capsys, missing):
     given = {'--init': trained, '--workdir': tmp_path / 'new', '--length': 128}
-    name = flag.partition('=')[0]
-    words = [f'{n}={value}' for n, value in given.items() if n != name]
+    words = [f'{name}={value}' for name, value in given.items() if name != missing]
     assert lcx('search-factors', *words) == 2
-    assert f'{name} is required' in capsys.readouterr().err
+    assert f'{missing} is required' in capsys.readouterr().err
 
 
 def test_another_search_in_the_same_workdir_is_refused(found, trained, capsys):

@@ -1,4 +1,4 @@
-"""LongRoPE's search on objectives whose optimum is known: rising lists, the paper's operators, going on as if unbroken."""
+"""LongRoPE's search on objectives of known optimum: rising lists, the paper's operators, going on as if unbroken."""
 
 import itertools
 
@@ -93,7 +93,10 @@ def test_mutated_lists_rise_on_the_grid(factors, seed):
 
 
 @settings(max_examples=200, deadline=None)
-@given(pairs=st.lists(st.tuples(st.floats(1, 5), st.floats(1, 5)), min_size=1, max_size=20), seed=st.integers(0, 2**31))
+@given(
+    pairs=st.lists(st.tuples(st.floats(1, 5), st.floats(1, 5)), min_size=1, max_size=20),
+    seed=st.integers(0, 2**31),
+)
 def test_crossed_lists_rise_and_hold_nothing_new(pairs, seed):
     one, other = (tuple(sorted(f)) for f in zip(*pairs))
     child = search.crossed(np.random.default_rng(seed), one, other)
@@ -117,7 +120,9 @@ def test_mutations_are_those_of_drawing_until_the_factors_rise():
     np.testing.assert_allclose(found.std(axis=0), np.std(rejected, axis=0), atol=0.05)
 
 
-@pytest.mark.parametrize('options', [{}, {'theta': 500.0, 'rotary_fraction': 0.5, 'interleaved': True}], ids=str)
+@pytest.mark.parametrize(
+    'options', [{}, {'theta': 500.0, 'rotary_fraction': 0.5, 'interleaved': True}], ids=str
+)
 def test_the_list_as_a_parameter_is_the_list_as_an_option(options):
     sizes = {'head_dim': HEAD_DIM, 'length': 512, 'trained_length': 128}
     position = longrope.searched(**sizes, **options)
