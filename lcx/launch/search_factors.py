@@ -60,6 +60,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     before, after = values_of(evaluation.saved_config(source)), values_of(flags.config)
     config = experiment_config(after)
     validate(config.data)
+    if config.data.task is not None:
+        raise ConfigError(f'data.source: {config.data.source!r} is a task, and the search scores text.')
     trained, step = evaluation.evaluated_model(source, before['model'], after['model'])
     model = searched_model(trained, flags.length, flags.attention_factor)
     with Workdir(target) as workdir:

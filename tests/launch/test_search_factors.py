@@ -148,6 +148,7 @@ def test_layer_kinds_with_a_position_of_their_own_keep_it(trained):
         (('--iterations=0',), '--iterations: 0 must be at least 1'),
         (('--attention_factor=0',), '--attention_factor: 0.0 must be greater than 0'),
         (('--config.model.position.name=yarn',), "unknown 'yarn'"),
+        (('--config.data.source=task:copy', '--config.data.files=()'), "data.source: 'task:copy' is a task"),
         (('--config=x.py',), 'search-factors takes the configuration of the run itself'),
         (('--poplation=8',), "Did you mean '--population'?"),
         (('more',), "'more' is not a flag"),
