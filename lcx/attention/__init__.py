@@ -67,7 +67,18 @@ REGIONS = {
     'lm_infinite': lm_infinite.lm_infinite,
 }
 
+# What has positions of its own in the scores, not in the vectors: regions, and the mixer of CoPE.
+ABOUT = {
+    'self_extend': self_extend.ABOUT,
+    'rerope': rerope.ABOUT,
+    'leaky_rerope': rerope.LEAKY_ABOUT,
+    'dual_chunk': dual_chunk.ABOUT,
+    'lm_infinite': lm_infinite.ABOUT,
+    'cope': cope.ABOUT,
+}
+
 __all__ = [
+    'ABOUT',
     'ATTENTION',
     'COPE',
     'PARTIAL',

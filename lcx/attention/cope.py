@@ -21,9 +21,17 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lcx.about import About
 from lcx.attention import api, blocks, masks, online
 from lcx.attention.masks import Rule, visible
 from lcx.types import Array, Float, Where
+
+ABOUT = About(
+    paper='arXiv:2405.18719, Golovneva et al. 2024',
+    what='positions count the tokens that the query finds to matter',
+    trained='scratch',
+    cost='a sigmoid, a cumulative sum and two look-ups per score; H P multiplications per query',
+)
 
 BLOCK = 256  # tokens in a block
 

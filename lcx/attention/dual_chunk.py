@@ -27,10 +27,18 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from lcx.about import About
 from lcx.attention.masks import at_least_one, both, causal
 from lcx.attention.patterns import chunk_distance, chunked
 from lcx.attention.regions import Region, all_at
 from lcx.types import Array
+
+ABOUT = About(
+    paper='arXiv:2402.17463, An et al. 2024',
+    what='distances within, to the previous, and between chunks',
+    trained='none',
+    cost='two further rotations of q',
+)
 
 
 def dual_chunk(*, chunk: int, local: int) -> tuple[Region, ...]:

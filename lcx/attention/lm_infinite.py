@@ -26,9 +26,17 @@ StreamingLLM without a cache: the same mask, the distances that tokens have.
 
 from __future__ import annotations
 
+from lcx.about import About
 from lcx.attention import masks
 from lcx.attention.masks import both, distance
 from lcx.attention.regions import Region, all_at, as_they_are
+
+ABOUT = About(
+    paper='arXiv:2308.16137, Han et al. 2023',
+    what='a window and the first tokens, with a ceiling on distances',
+    trained='none',
+    cost='O(T window) scores in place of O(T S); a second rotation of q and k',
+)
 
 
 def lm_infinite(*, window: int, sinks: int) -> tuple[Region, ...]:

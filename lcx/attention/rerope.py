@@ -27,10 +27,24 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from lcx.about import About
 from lcx.attention.masks import at_least_one, distance
 from lcx.attention.regions import Positions, Region, all_at, as_they_are
 from lcx.errors import ConfigError
 from lcx.types import Array
+
+ABOUT = About(
+    paper='Su 2023, kexue.fm/archives/9708',
+    what='distances end at the window',
+    trained='none',
+    cost='a second rotation of q and k',
+)
+LEAKY_ABOUT = About(
+    paper='Su 2023, kexue.fm/archives/9708',
+    what='distances grow more slowly behind the window',
+    trained='none',
+    cost='a second rotation of q and k',
+)
 
 
 def rerope(*, window: int) -> tuple[Region, ...]:

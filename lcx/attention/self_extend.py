@@ -22,8 +22,16 @@ Needs no training. Costs a second rotation of q and k. Group 1, or a window as l
 
 from __future__ import annotations
 
+from lcx.about import About
 from lcx.attention.masks import at_least_one, distance
 from lcx.attention.regions import Region, as_they_are
+
+ABOUT = About(
+    paper='arXiv:2401.01325, Jin et al. 2024',
+    what='near keys as they are, far ones by groups of positions',
+    trained='none',
+    cost='a second rotation of q and k',
+)
 
 
 def self_extend(*, group: int, window: int) -> tuple[Region, ...]:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
+from lcx import attention
+from lcx.about import About
 from lcx.config import make
 from lcx.positions import ABOUT, POSITIONS, Position, dynamic_ntk, ntk, ntk_by_parts, p_rope, pi, rope, yarn
 from lcx.viz.positions import Curve
@@ -57,18 +59,23 @@ FREQUENCIES: dict[str, Callable[[int], rope.Frequencies]] = {
 
 
 def table() -> str:
-    """Every method of the registry as GitHub Markdown.
+    """Every method of the registries as GitHub Markdown: positions, regions, and the mixer that has positions.
 
     'static' methods look the same at every length of the text; with the others, a token's vectors depend on
     the length of its row. '`rope_type`' is the name in Hugging Face configs.
     """
-    rows = []
-    for name, about in ABOUT.items():
-        static = 'yes' if example(name).static else 'no'
-        hf = f'`{about.hf}`' if about.hf else '-'
-        rows.append((f'`{name}`', about.what, about.paper, TRAINING[about.trained], static, about.cost, hf))
+    rows = [_row(f'`{name}`', about, example(name).static) for name, about in ABOUT.items()]
+    for name, about in attention.ABOUT.items():
+        field = 'regions' if name in attention.REGIONS else 'mixer'
+        rows.append(_row(f'`{name}` ({field})', about, static=True))
     rule = ('---',) * len(HEAD)
     return ''.join(f'| {" | ".join(row)} |\n' for row in (HEAD, rule, *rows))
+
+
+def _row(name: str, about: About, static: bool) -> tuple[str, ...]:
+    hf = f'`{about.hf}`' if about.hf else '-'
+    words = 'yes' if static else 'no'
+    return name, about.what, about.paper, TRAINING[about.trained], words, about.cost, hf
 
 
 def example(name: str) -> Position:

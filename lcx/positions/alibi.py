@@ -15,7 +15,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from lcx.positions.about import About
+from lcx.about import About
 from lcx.positions.api import Position
 from lcx.positions.distance import distance
 from lcx.types import Array, Float, Tree, Where

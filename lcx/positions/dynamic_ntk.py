@@ -21,8 +21,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
+from lcx.about import About
 from lcx.positions import ntk, rope
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.extension import stretch
 from lcx.types import Array, Int

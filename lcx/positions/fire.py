@@ -17,8 +17,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from lcx.about import About
 from lcx.errors import ConfigError
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.distance import distance
 from lcx.types import Array, Float, Tree, Where

@@ -16,8 +16,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lcx.about import About
 from lcx.errors import ConfigError, unknown
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.distance import distance
 from lcx.types import Array, Float, Tree, Where

@@ -11,7 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lcx.positions.about import About
+from lcx.about import About
 from lcx.positions.api import Position
 from lcx.positions.extension import stretch
 from lcx.types import Array, Float, Int, Tree

@@ -8,9 +8,9 @@ factor 1 it is RoPE.
 
 from __future__ import annotations
 
+from lcx.about import About
 from lcx.errors import ConfigError
 from lcx.positions import ntk_by_parts, rope, yarn
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.extension import stretch
 

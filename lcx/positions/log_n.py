@@ -17,10 +17,10 @@ import math
 
 import jax.numpy as jnp
 
+from lcx.about import About
 from lcx.config import Options
 from lcx.errors import ConfigError
 from lcx.positions import wrap
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.extension import stretch
 from lcx.types import Array, Float, Int, Tree

@@ -25,9 +25,9 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from lcx.about import About
 from lcx.errors import ConfigError
 from lcx.positions import rope
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.extension import stretch
 from lcx.types import Array, Float, Int, Tree

@@ -6,7 +6,7 @@ arXiv:2305.19466.
 
 from __future__ import annotations
 
-from lcx.positions.about import About
+from lcx.about import About
 from lcx.positions.api import Position
 
 ABOUT = About(

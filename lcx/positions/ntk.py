@@ -9,9 +9,9 @@ so that the last frequency, k = H/2 - 1, is exactly that of position interpolati
 
 from __future__ import annotations
 
+from lcx.about import About
 from lcx.errors import ConfigError
 from lcx.positions import rope
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.extension import stretch
 

@@ -17,9 +17,9 @@ import math
 
 import numpy as np
 
+from lcx.about import About
 from lcx.errors import ConfigError
 from lcx.positions import rope, yarn
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.extension import stretch
 

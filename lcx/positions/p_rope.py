@@ -12,9 +12,9 @@ p = 1 and factor 1 it is RoPE, at p = 0 it is NoPE.
 
 from __future__ import annotations
 
+from lcx.about import About
 from lcx.errors import ConfigError
 from lcx.positions import rope
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.extension import check_factor
 

@@ -10,8 +10,8 @@ At factor 1 it is RoPE.
 
 from __future__ import annotations
 
+from lcx.about import About
 from lcx.positions import rope
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.extension import stretch
 

@@ -23,10 +23,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from lcx.about import About
 from lcx.config import Options
 from lcx.errors import ConfigError
 from lcx.positions import wrap
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.documents import Documents
 from lcx.types import Array, Float, Int

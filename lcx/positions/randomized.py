@@ -15,9 +15,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from lcx.about import About
 from lcx.config import Options
 from lcx.positions import wrap
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.documents import Documents
 from lcx.types import Array, Int

@@ -35,8 +35,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lcx.about import About
 from lcx.errors import ConfigError
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.types import Array, Float, Int, Tree
 

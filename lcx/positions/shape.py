@@ -12,10 +12,10 @@ import functools
 
 import jax
 
+from lcx.about import About
 from lcx.config import Options
 from lcx.errors import ConfigError
 from lcx.positions import wrap
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.types import Array, Int
 

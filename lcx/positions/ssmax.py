@@ -21,10 +21,10 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from lcx.about import About
 from lcx.config import Options
 from lcx.errors import ConfigError
 from lcx.positions import wrap
-from lcx.positions.about import About
 from lcx.positions.api import Position
 from lcx.positions.log_n import log_read
 from lcx.types import Array, Float, Int, Tree

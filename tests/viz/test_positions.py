@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from absl import flags as absl_flags
 
+from lcx.attention import REGIONS
 from lcx.errors import ConfigError
 from lcx.launch import methods, report
+from lcx.models.mixers import MIXERS
 from lcx.positions import ABOUT
 from lcx.viz import positions
 
@@ -25,7 +27,13 @@ def test_report_prints_the_table_and_names_the_files(tmp_path, capsys):
     table = (tmp_path / 'deep' / 'positions.md').read_text()
     assert out.startswith(table)
     head, rule, *rows = table.splitlines()
-    assert [row.split('|')[1].strip() for row in rows] == [f'`{name}`' for name in ABOUT]
+    names = [row.split('|')[1].strip() for row in rows]
+    assert names[: len(ABOUT)] == [f'`{name}`' for name in ABOUT]
+    fields = {
+        **dict.fromkeys(REGIONS, 'regions'),
+        **{name: 'mixer' for name in MIXERS if name != 'attention'},
+    }
+    assert names[len(ABOUT) :] == [f'`{name}` ({field})' for name, field in fields.items()]
     assert {line.count('|') for line in (head, rule, *rows)} == {8}
     line = next(row for row in rows if row.startswith('| `dynamic_ntk` |'))
     assert '| no | no | none | `dynamic` |' in line

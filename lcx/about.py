@@ -1,4 +1,4 @@
-"""What a reader wants to know of a position method before choosing it: one ``ABOUT`` in every method's module.
+"""What a reader wants to know of a method of positions before choosing it: an ``ABOUT`` in every method's module.
 
 ``lcx report --positions`` prints all of them as a table.
 """
