@@ -22,7 +22,9 @@ METHODS = {
     'sandwich': lambda length: {'name': 'sandwich'},
     'sinusoidal': lambda length: {'name': 'sinusoidal'},
     'learned': lambda length: {'name': 'learned'},
+    'ssmax': lambda length: {'name': 'ssmax'},
     'randomized': lambda length: {'name': 'randomized', 'target_length': 16 * length},
+    'random_float': lambda length: {'name': 'random_float', 'target_length': 16 * length},
     'shape': lambda length: {
         'name': 'shape',
         'max_offset': 15 * length,
