@@ -19,6 +19,7 @@ VERBS = {
     'sweep': 'run a list of experiments, skipping finished ones: lcx sweep --sweep=FILE --workdir=DIR',
     'search-factors': 'search the factors of LongRoPE: lcx search-factors --init=RUN --workdir=DIR --length=TOKENS',
     'bench': 'race attention implementations: lcx bench attention --workdir=DIR',
+    'convert': 'models in and out, in the form of transformers: lcx convert --src=smollm2 --dst=DIR',
     'report': 'tables and figures of results: lcx report DIR...',
     'data': 'prepare and describe a data source: lcx data --config=FILE',
 }
@@ -73,8 +74,8 @@ def dispatch(argv: list[str]) -> None:
     module = importlib.import_module(f'lcx.launch.{verb.replace("-", "_")}')
     flags = absl_flags.FlagValues()
     absl_flags.DEFINE_bool('help', False, 'Show this help.', short_name='h', flag_values=flags)
-    module.define(flags, argv[2:])
-    arguments = parse(flags, [f'lcx {verb}', *argv[2:]])
+    words = module.define(flags, argv[2:])
+    arguments = parse(flags, [f'lcx {verb}', *(argv[2:] if words is None else words)])
     if flags.help:
         print(f'{module.__doc__}\nFlags:\n{shared.help_text(flags)}')
         return

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lcx import config as configuration
 from lcx.config import Options, plain
-from lcx.data.tokenizers import TOKENIZERS
+from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import Tokens
 from lcx.errors import ConfigError, StorageError, unknown
 from lcx.eval import Context, Perplexity
@@ -74,7 +74,7 @@ def objective_of(
 ) -> Callable[[Tree, search.Factors], float]:
     """``objective(params, factors)``: the perplexity of windows of ``length`` tokens, compiled once for all lists."""
     size = dataclasses.replace(config.eval, lengths=(length,), last=min(config.eval.last, length))
-    texts = Perplexity(Context(size, tokens, TOKENIZERS[config.data.tokenizer](), config.seed))
+    texts = Perplexity(Context(size, tokens, make_tokenizer(config.data.tokenizer), config.seed))
 
     @jax.jit
     def apply(params: Tree, batch: Batch) -> Scores:

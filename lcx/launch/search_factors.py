@@ -15,21 +15,24 @@ list is then searched anew. One compiled program tries all lists.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags as absl_flags
 
 from lcx.errors import ConfigError
-from lcx.launch import eval as evaluation
 from lcx.launch import flags as shared
+from lcx.launch import origin
 
 SMALLEST = 4  # lists in a generation: two parents and a child of each sort
 
 
-def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
+def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> list[str]:
     """Adds the verb's flags."""
-    evaluation.define_run(flags, argv, 'search-factors', by=('init',))
+    shared.define_workdir(flags, 'Directory of the search: created, or continued if it holds this search.')
+    meaning = 'Run, by its newest checkpoint, or Hugging Face directory whose factors are searched.'
+    words = origin.define(flags, argv, 'search-factors', {'init': meaning})
     for name, default, meaning in (
         ('length', None, 'Tokens to extend to: a power of two beyond the original length.'),
         ('population', 16, 'Lists in a generation; 64 in the paper.'),
@@ -42,6 +45,7 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
         'Scale of queries and keys with every list. Default: sqrt(1 + ln(factor) / ln(original length)).',
         flag_values=flags,
     )
+    return words
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
@@ -57,18 +61,19 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     target = Path(shared.required(flags, 'workdir', 'runs/factors'))
     source = Path(shared.required(flags, 'init', 'runs/base'))
     check(flags)
-    before, after = values_of(evaluation.saved_config(source)), values_of(flags.config)
+    found = origin.find(source)
+    before, after = values_of(origin.configuration_of(source, sys.argv)), values_of(flags.config)
     config = experiment_config(after)
     validate(config.data)
     if config.data.task is not None:
         raise ConfigError(f'data.source: {config.data.source!r} is a task, and the search scores text.')
-    trained, step = evaluation.evaluated_model(source, before['model'], after['model'])
+    trained = origin.changed_model(found.model, before['model'], after['model'])
     model = searched_model(trained, flags.length, flags.attention_factor)
     with Workdir(target) as workdir:
         tokens = open_tokens(config.data, 'train')
         identity = {
             'init': str(source.absolute()),
-            'step': step,
+            'step': found.step,
             'text': tokens.fingerprint,
             'windows': config.eval.windows,
             'length': flags.length,
@@ -78,7 +83,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         search = Search(workdir.path, identity, model, config.label)
         objective = objective_of(config, model, tokens, flags.length)
         start(workdir, config.seed)
-        params = evaluation.load_params(source, trained, step)
+        params = found.params(trained)
         search.run(lambda factors: objective(params, factors), flags.iterations)
 
 

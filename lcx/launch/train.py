@@ -17,6 +17,7 @@ from absl import flags as absl_flags
 
 from lcx.errors import ConfigError
 from lcx.launch import flags as shared
+from lcx.launch import origin
 
 if TYPE_CHECKING:
     from lcx.data.feed import Feed
@@ -45,7 +46,10 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
 
     shared.no_arguments(arguments)
     shared.required(flags, 'config', 'configs/base.py')
-    values = values_of(flags.config)
+    given = flags.config
+    if given.init_from is not None and origin.is_converted(Path(given.init_from)):
+        given = origin.adopt(given, Path(given.init_from))
+    values = values_of(given)
     config = experiment_config(values)
     validate(config.data, config.eval.split)
     target = Path(shared.required(flags, 'workdir', 'runs/base'))
@@ -82,11 +86,9 @@ SIZES = ('vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_dim', 'hidden', 
 def starting_length(config: ExperimentConfig, workdir: Path) -> int:
     """The length that the parameters know before the first step: what extension methods extend.
 
-    A run that goes on remembers it, and needs ``init_from`` no more. Raises ConfigError where ``init_from`` is no
-    run or has a model of other sizes.
+    A run that goes on remembers it, and needs ``init_from`` no more. Raises ConfigError where ``init_from`` is neither
+    a run nor a Hugging Face directory, or has a model of other sizes.
     """
-    from lcx import config as configuration
-    from lcx.models import ModelConfig
     from lcx.train.checkpoint import Checkpoints
 
     with Checkpoints(workdir / 'checkpoints', keep=None) as own:
@@ -94,11 +96,7 @@ def starting_length(config: ExperimentConfig, workdir: Path) -> int:
             return own.extra()['starting_length']
     if config.init_from is None:
         return config.model.trained_length
-    directory = Path(config.init_from)
-    if not (directory / 'checkpoints').is_dir():
-        raise ConfigError(f'init_from: {str(directory)!r} is not a workdir with checkpoints.')
-    with Checkpoints(directory / 'checkpoints', keep=None) as checkpoints:
-        saved = configuration.build(ModelConfig, checkpoints.extra()['model'], 'init_from')
+    saved = origin.find(Path(config.init_from), 'init_from').model
     for name in SIZES:
         have, want = getattr(saved, name), getattr(config.model, name)
         if have != want:
@@ -118,13 +116,10 @@ def initial_params(config: ExperimentConfig, model: ModelConfig) -> Tree:
     import jax
 
     from lcx.models import init
-    from lcx.train.checkpoint import Checkpoints
-    from lcx.train.tune import merged_params
 
     if config.init_from is None:
         return jax.jit(lambda key: init(model, key))(jax.random.key(config.seed))
-    with Checkpoints(Path(config.init_from) / 'checkpoints', keep=None) as checkpoints:
-        return merged_params(checkpoints, model)
+    return origin.find(Path(config.init_from), 'init_from').params(model)
 
 
 def describe(shapes: Tree, trains: Callable[[str], bool], feed: Feed) -> None:

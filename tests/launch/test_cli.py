@@ -122,7 +122,7 @@ BAD = {
     ),
     'searching factors of what is not a workdir': (
         ('search-factors', '--init={here}/nothere', '--workdir={here}/new', '--length=256'),
-        ["'{here}/nothere' is not the workdir of a run"],
+        ["'{here}/nothere' is neither the workdir of a run"],
     ),
     'unknown preset': (
         (*NEW, '--config.model.preset=tinny'),
@@ -221,11 +221,11 @@ BAD = {
     ),
     'init_from that is not a workdir': (
         (*NEW, '--config.init_from={here}'),
-        ["init_from: '{here}' is not a workdir"],
+        ["init_from: '{here}' is neither a workdir with checkpoints nor a Hugging Face directory"],
     ),
     'eval of what is not a workdir': (
         ('eval', '--workdir={here}/nothere'),
-        ["'{here}/nothere' is not the workdir of a run"],
+        ["'{here}/nothere' is neither the workdir of a run"],
     ),
     'eval without a workdir': (('eval',), ['--workdir is required']),
     'unknown field of a saved config': (
