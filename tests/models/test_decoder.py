@@ -1,5 +1,6 @@
 """The decoder: packing, causality, layer patterns, rematerialisation, dtypes, sizes and logical axes."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -154,6 +155,26 @@ class TestPattern:
         assert np.all(np.max(np.abs(found - other)[:, 5:], axis=-1) > 1e-3)
         np.testing.assert_allclose(found[:, 0], other[:, 0], atol=2e-5)  # one token: no window, no distance
 
+    @pytest.mark.parametrize('layers', [2, 8])
+    def test_what_the_pattern_leaves_over_follows_the_scan(self, layers):
+        """Of 8 layers L L G L L G are scanned and L L follow; of 2 all follow. In order of depth: one kind of 8, 2."""
+        config, tokens = dataclasses.replace(self.config(T, None), layers=layers), random_batch().tokens
+        params = parameters(config)
+        rest = [params['rest'][name] for name in ('local_0', 'local_1')]
+        assert sorted(params['rest']) == ['local_0', 'local_1'] and ('layers' in params) == (layers == 8)
+        scanned = [self.in_one_kind(params)['layers']['full_0']] if layers == 8 else []
+        last = jax.tree.map(lambda *x: jnp.stack(x), *rest)
+        every = jax.tree.map(lambda *x: jnp.concatenate(x), *scanned, last)
+        plain = {k: x for k, x in params.items() if k != 'rest'} | {'layers': {'full_0': every}}
+        expected = whole_logits(changed(layers=layers), plain, tokens)
+        np.testing.assert_allclose(whole_logits(config, params, tokens), expected, atol=2e-5)
+
+    @pytest.mark.parametrize('remat', ['dots', 'full'])
+    def test_the_rest_is_rematerialised_too(self, remat):
+        plain = dataclasses.replace(self.config(5, None), layers=5)
+        again, batch = dataclasses.replace(plain, remat=remat), random_batch()
+        close(gradient(again)(parameters(plain), batch), gradient(plain)(parameters(plain), batch), atol=1e-4)
+
 
 def test_bfloat16_computes_low_and_keeps_parameters_in_float32():
     config, batch = changed(dtype='bfloat16'), random_batch()
@@ -195,7 +216,14 @@ def test_sizes_of_presets(name):
 
 
 @pytest.mark.parametrize(
-    'config', [changed(qk_norm=True), TestPattern.config(5, None)], ids=['plain', 'pattern']
+    'config',
+    [
+        changed(qk_norm=True),
+        TestPattern.config(5, None),
+        changed(qk_norm=True, norm='layer', bias=('qkv', 'out', 'feed_forward'), post_norms=True),
+        dataclasses.replace(TestPattern.config(5, None), layers=4),
+    ],
+    ids=['plain', 'pattern', 'biases', 'rest'],
 )
 def test_every_axis_of_every_parameter_has_a_name(config):
     tokens = jnp.zeros((1, 2), jnp.int32)
