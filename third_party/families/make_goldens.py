@@ -6,12 +6,13 @@
 Calls transformers (Apache-2.0) on a CPU; nothing of it is copied. The weights are random numbers.
 """
 
-import json
 import pathlib
+import tempfile
 
 import numpy as np
 import torch
 import transformers
+from safetensors.numpy import load_file
 
 TOKENS = 24
 COMMON = dict(vocab_size=64, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
@@ -148,20 +149,31 @@ def model(config: transformers.PreTrainedConfig, seed: int) -> transformers.PreT
 
 
 def golden(name: str, seed: int) -> dict[str, np.ndarray]:
-    """config.json, weights, logits of two rows of tokens and, for some, gradients of the mean nll."""
+    """The directory that transformers writes, logits of two rows of tokens and, for some, gradients of the mean nll."""
     made = model(CONFIGS[name], seed)
     generator = torch.Generator().manual_seed(seed + 100)
     tokens = torch.randint(COMMON['vocab_size'], (2, TOKENS), generator=generator)
     logits = made(tokens, use_cache=False).logits
-    found = {'tokens': tokens.int().numpy(), 'logits': logits.detach().numpy()}
+    found = {'tokens': tokens.int().numpy(), 'logits': logits.detach().numpy(), **written(made, 'weights')}
     if name in GRADIENTS:
         torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
-        found |= {f'gradients/{n}': w.grad.numpy() for n, w in made.named_parameters()}
-    made.config.architectures = [type(made).__name__]
-    made.config.dtype = torch.float32
-    values = json.loads(made.config.to_json_string(use_diff=True))
-    found['config'] = np.frombuffer(json.dumps(values).encode(), np.uint8)
-    return found | {f'weights/{n}': w.detach().numpy() for n, w in made.named_parameters()}
+        with torch.no_grad():
+            for weight in made.parameters():
+                weight.copy_(weight.grad)  # so that gradients are written under the names of the file, too
+        found |= {key: x for key, x in written(made, 'gradients').items() if key != 'config'}
+    return found
+
+
+def written(made: transformers.PreTrainedModel, prefix: str) -> dict[str, np.ndarray]:
+    """config.json (its bytes) and the tensors of the directory that transformers writes."""
+    with tempfile.TemporaryDirectory() as directory:
+        made.save_pretrained(directory)
+        config = (pathlib.Path(directory) / 'config.json').read_bytes()
+        tensors = load_file(pathlib.Path(directory) / 'model.safetensors')
+    return {
+        'config': np.frombuffer(config, np.uint8),
+        **{f'{prefix}/{name}': x for name, x in tensors.items()},
+    }
 
 
 def main() -> None:
