@@ -16,7 +16,7 @@ smollm2         a real pretrained model from a package: fetch
 from lcx.convert.config import read_config
 from lcx.convert.families import FAMILIES
 from lcx.convert.files import TOKENIZER_FILES, copy_tokenizer_files
-from lcx.convert.load import load
-from lcx.convert.save import save
+from lcx.convert.reader import load
+from lcx.convert.writer import save
 
 __all__ = ['FAMILIES', 'TOKENIZER_FILES', 'copy_tokenizer_files', 'load', 'read_config', 'save']

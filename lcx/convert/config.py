@@ -28,6 +28,8 @@ NEUTRAL = {
     'num_experts': (None, 0, 1),
     'num_local_experts': (None, 0, 1),
 }
+# Work is done for each of these before any tensor is seen; other integers fit 32 bits.
+LIMITS = {'num_hidden_layers': 10_000, 'n_layer': 10_000, 'num_attention_heads': 100_000, 'n_head': 100_000}
 # What a model computes; the layers are compared one by one.
 COMPUTED = (
     'vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_dim', 'hidden', 'tie_embeddings', 'embedding_scale', 'norm',
@@ -57,6 +59,10 @@ def from_hf(values: Mapping[str, Any], path: str = files.CONFIG) -> ModelConfig:
                 raise ConfigError(f'{name}: {values[name]!r} is not supported; only {choices} is.')
         known = {field.name for field in dataclasses.fields(family.fields)}
         fields = build(family.fields, {name: x for name, x in values.items() if name in known})
+        for name in known:
+            value, limit = getattr(fields, name), LIMITS.get(name, 2**31 - 1)
+            if type(value) is int and value > limit:
+                raise ConfigError(f'{name}: {value} is more than {limit}, the most that is read.')
         return ModelConfig(**family.read(fields), source=Options(values))
     except ConfigError as error:
         raise ConfigError(f'{path}: {error}') from None

@@ -21,7 +21,8 @@ from lcx.errors import DataError, StorageError
 CONFIG, INDEX, SINGLE = 'config.json', 'model.safetensors.index.json', 'model.safetensors'
 PICKLES = ('.bin', '.pt', '.pth', '.pkl', '.ckpt')
 JSON_BYTES = 16 * 2**20  # the index of a model of 100,000 tensors has half
-DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16', 'F64': 'float64'}
+DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}
+DEPTH = 32  # of the nesting of JSON
 TOKENIZER_FILES = (
     'tokenizer.json',
     'tokenizer_config.json',
@@ -40,7 +41,7 @@ class Entry(NamedTuple):
 
     path: Path
     shape: tuple[int, ...]
-    dtype: str  # NumPy's name
+    code: str  # of its type: a key of DTYPES, if it can be read
 
 
 def read_json(directory: Path, name: str) -> dict[str, Any]:
@@ -55,14 +56,25 @@ def read_json(directory: Path, name: str) -> dict[str, Any]:
             text = file.read(JSON_BYTES + 1)
         if len(text) > JSON_BYTES:
             raise StorageError(f'{path}: larger than {JSON_BYTES} bytes; that is no {name}.')
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=_no_number)
     except OSError as error:
         raise StorageError(f'{path}: cannot be read: {error.strerror}.') from error
     except (ValueError, RecursionError) as error:
         raise StorageError(f'{path}: malformed JSON: {str(error)[:200]}.') from error
     if not isinstance(found, dict):
         raise StorageError(f'{path}: holds a {type(found).__name__}, not an object of named fields.')
+    if _deeper(found, DEPTH):
+        raise StorageError(f'{path}: nested more than {DEPTH} levels deep; that is no {name}.')
     return found
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f'{word} is not JSON')
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper(x, levels - 1) for x in inner)
 
 
 def inside(directory: Path, name: str) -> Path:
@@ -85,11 +97,16 @@ def inside(directory: Path, name: str) -> Path:
 
 
 def check_directory(directory: Path) -> None:
-    """Raises a StorageError unless ``directory`` is one, with safetensors; pickles are answered with the way out."""
+    """Raises a StorageError unless ``directory`` is one."""
     if directory.suffix in PICKLES:
         raise StorageError(f'{directory}: {_pickle_hint(directory.parent)}')
     if not directory.is_dir():
         raise StorageError(f'{directory}: no such directory.')
+
+
+def check_weights(directory: Path) -> None:
+    """Raises a StorageError unless there are safetensors in it; pickles are answered with the way out."""
+    check_directory(directory)
     if not any((directory / name).exists() for name in (SINGLE, INDEX)):
         if any(path.suffix in PICKLES for path in directory.iterdir()):
             raise StorageError(f'{directory}: {_pickle_hint(directory)}')
@@ -108,7 +125,7 @@ class Tensors:
 
     def __init__(self, directory: Path):
         """Reads the headers. Raises StorageError or DataError naming what is missing, broken or in conflict."""
-        check_directory(directory)
+        check_weights(directory)
         self.directory = directory
         index = None if (directory / SINGLE).exists() else _index(directory)
         names = [SINGLE] if index is None else sorted(set(index.values()))
@@ -141,13 +158,7 @@ def _headers(path: Path) -> dict[str, Entry]:
             found = {name: (tuple(x.get_shape()), x.get_dtype()) for name, x in slices.items()}
     except (OSError, SafetensorError) as error:
         raise StorageError(f'{path}: not a safetensors file, or cut short: {error}.') from error
-    for name, (_, dtype) in found.items():
-        if dtype not in DTYPES:
-            raise DataError(
-                f'{path}: tensor {name} holds {dtype}; only {", ".join(DTYPES)} are read. A quantised model must be '
-                'dequantised first.'
-            )
-    return {name: Entry(path, shape, DTYPES[dtype]) for name, (shape, dtype) in found.items()}
+    return {name: Entry(path, *about) for name, about in found.items()}
 
 
 def _index(directory: Path) -> Mapping[str, str]:

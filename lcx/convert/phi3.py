@@ -64,4 +64,8 @@ TABLE = (
     llama.DOWN,
 )  # fmt: skip
 
-PHI3 = Family('phi3', Phi3Fields, read, write, TABLE)
+NEUTRAL = {
+    name: (None, False) for name in ('attention_bias', 'mlp_bias', 'lm_head_bias')
+}  # of Phi-4-mini's own code
+
+PHI3 = Family('phi3', Phi3Fields, read, write, TABLE, neutral=NEUTRAL)

@@ -32,7 +32,7 @@ def write(directory: Path, config: dict, weights: dict[str, np.ndarray]) -> Path
     """A checkpoint in one file."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / 'config.json').write_text(json.dumps(config))
-    save_file(weights, directory / 'model.safetensors')
+    save_file(weights, directory / 'model.safetensors', metadata={'format': 'pt'})
     return directory
 
 

@@ -7,6 +7,7 @@ themselves where they stay on the host, and the largest shard where they do not.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lcx.convert import tensors
+from lcx.convert import files, tensors
 from lcx.convert.config import architecture_of, read_config
 from lcx.convert.families import FAMILIES
 from lcx.convert.family import Family
@@ -40,7 +41,7 @@ def load(
     Args:
       directory: holds config.json, and model.safetensors or its index and shards.
       dtype: of the parameters, whatever the file has: float32 or bfloat16.
-      shardings: a tree like the parameters of ``jax.sharding.Sharding``, or one for all; None: the first device.
+      shardings: a tree like the parameters of ``jax.sharding.Sharding``, or one for all; None: the first local device.
 
     Raises:
       ConfigError: as :func:`read_config`, or ``dtype`` is unknown.
@@ -53,8 +54,8 @@ def load(
     found = Tensors(Path(directory))
     family = FAMILIES[architecture_of(config.source)]
     abstract = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
-    paths, structure = jax.tree_util.tree_flatten_with_path(abstract)
-    shapes = {jax.tree_util.keystr(path, simple=True, separator='/'): x.shape for path, x in paths}
+    structure = jax.tree.structure(abstract)
+    shapes = {path: x.shape for path, x in tensors.by_path(abstract).items()}
     expected = tensors.stored(family.table, config, shapes)
     names = check(found, expected, family, tied=config.tie_embeddings)
     holders: dict[str, list[tuple[Stored, Part]]] = {path: [] for path in shapes}
@@ -72,7 +73,7 @@ def load(
 
 def _shardings(given: Tree | None, structure: jax.tree_util.PyTreeDef) -> list:
     if given is None:
-        given = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        given = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     if isinstance(given, jax.sharding.Sharding):
         return [given] * structure.num_leaves
     return structure.flatten_up_to(given)
@@ -103,41 +104,43 @@ def check(found: Tensors, expected: list[Stored], family: Family, *, tied: bool)
     """The name in the file of every expected tensor: files of a bare model leave out the family's prefix.
 
     Raises:
-      DataError: a tensor is missing, not expected, or of another shape; the output matrix is tied, and differs.
+      DataError: a tensor is missing, not expected, of another shape or quantised; the output is tied, and differs.
     """
     bare = not any(name.startswith(family.prefix) for name in found.entries)
     names = {x.name: x.name.removeprefix(family.prefix) if bare else x.name for x in expected}
     for tensor in expected:
         name = names[tensor.name]
         if name not in found.entries:
-            near = unknown('tensor', name, found.entries) if len(found.entries) < 1000 else ''
-            raise DataError(f'{found.directory}: tensor {name} is missing. {_nearest(near)}'.rstrip())
+            near = difflib.get_close_matches(name, list(found.entries)[:1000], n=1, cutoff=0.8)
+            hint = f' There is {near[0]}.' if near else ''
+            raise DataError(f'{found.directory}: tensor {name} is missing.{hint}')
         if found.entries[name].shape != tensor.shape:
             raise DataError(
                 f'{found.directory}: tensor {name} has shape {list(found.entries[name].shape)}; config.json says '
                 f'{list(tensor.shape)}.'
             )
+        if found.entries[name].code not in files.DTYPES:
+            raise DataError(
+                f'{found.directory}: tensor {name} holds {found.entries[name].code}; what is read is '
+                f'{", ".join(files.DTYPES)}. A quantised model must be dequantised first.'
+            )
     for name in found.entries:
         if name in names.values() or name.endswith(family.ignored):
             continue
         if tied and name in OUTPUTS:
-            _check_tied(found, names[expected[0].name], name)
+            _check_tied(found, names[expected[0].name], name)  # the embedding is the first of every table
             continue
         raise DataError(f'{found.directory}: tensor {name} is not expected of this config.json.')
     return names
 
 
-def _nearest(message: str) -> str:
-    return next((part for part in message.split('. ') if part.startswith('Did you mean')), '')
-
-
 def _check_tied(found: Tensors, embedding: str, output: str) -> None:
     """Raises DataError unless both hold the same; transformers would not tie them then."""
-    shapes = [found.entries[name].shape for name in (embedding, output)]
-    rows = 1 + tensors.PIECE // max(1, shapes[0][-1])
-    same = shapes[0] == shapes[1] and all(
-        np.array_equal(*(found.read(name, (slice(i, i + rows), slice(None))) for name in (embedding, output)))
-        for i in range(0, shapes[0][0], rows)
+    (count, width), other = (found.entries[name].shape for name in (embedding, output))
+    step = 1 + tensors.PIECE // max(1, width)
+    same = other == (count, width) and all(
+        np.array_equal(*(found.read(name, (slice(i, min(i + step, count)),)) for name in (embedding, output)))
+        for i in range(0, count, step)
     )
     if not same:
         raise DataError(

@@ -14,18 +14,20 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from lcx.convert import files, tensors
 from lcx.convert.config import architecture_of, to_hf
 from lcx.convert.families import FAMILIES
+from lcx.convert.family import Family
 from lcx.convert.tensors import Part, Stored
 from lcx.errors import ConfigError, StorageError, UnsupportedError, unknown
-from lcx.models import ModelConfig
+from lcx.models import ModelConfig, init
 from lcx.types import Tree
 
 SHARD_BYTES = 5 * 10**9
-DTYPES = ('float32', 'bfloat16', 'float16')
+DTYPES = tuple(files.DTYPES.values())
 
 
 def save(
@@ -49,7 +51,8 @@ def save(
       length, architecture: see :func:`lcx.convert.config.to_hf`.
 
     Raises:
-      ConfigError: the architecture has no place for the model; ``dtype`` is unknown.
+      ConfigError: the architecture has no place for the model; ``params`` are of another; ``dtype`` is unknown, or
+        too small for a number.
       StorageError: the directory exists and is not empty, or cannot be written.
       UnsupportedError: the parameters are spread over several processes.
     """
@@ -61,18 +64,11 @@ def save(
     if max_shard_bytes < 1:
         raise ConfigError(f'max_shard_bytes: {max_shard_bytes!r} must be greater than 0.')
     fields = to_hf(config, length=length, architecture=architecture)
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator='/'): x
-        for path, x in jax.tree_util.tree_flatten_with_path(params)[0]
-    }
-    for path, x in leaves.items():
-        if isinstance(x, jax.Array) and not x.is_fully_addressable:
-            raise UnsupportedError(
-                f'{path}: lies on devices of several processes; save from one that has all of it.'
-            )
-    table = FAMILIES[architecture_of(fields)].table
-    stored = tensors.stored(table, config, {path: x.shape for path, x in leaves.items()})
-    dtypes = _dtypes(stored, fields, dtype, None if origin is None else Path(origin))
+    leaves = _leaves(config, params)
+    family = FAMILIES[architecture_of(fields)]
+    stored = tensors.stored(family.table, config, {path: x.shape for path, x in leaves.items()})
+    kept = {} if dtype is not None or origin is None else files.Tensors(Path(origin)).entries
+    dtypes = _dtypes(stored, family, dtype or fields.get('dtype') or fields.get('torch_dtype'), kept)
     if dtype is not None:
         fields = {**{k: v for k, v in fields.items() if k != 'torch_dtype'}, 'dtype': dtype}
 
@@ -85,14 +81,33 @@ def save(
     _at_once(directory, write)
 
 
+def _leaves(config: ModelConfig, params: Tree) -> dict[str, Any]:
+    """The parameters by path. Raises ConfigError unless they are the model's, UnsupportedError if they are not here."""
+    leaves = tensors.by_path(params)
+    wanted = tensors.by_path(jax.eval_shape(functools.partial(init, config), jax.random.key(0)))
+    for path in [*wanted, *leaves]:
+        have, want = (tuple(x[path].shape) if path in x else None for x in (leaves, wanted))
+        if have != want:
+            raise ConfigError(
+                f'{path}: the parameters have shape {have}, but those of the model have {want}.'
+            )
+        if isinstance(leaves[path], jax.Array) and not leaves[path].is_fully_addressable:
+            raise UnsupportedError(
+                f'{path}: is spread over several processes; save from one that has all of it.'
+            )
+    return leaves
+
+
 def _dtypes(
-    stored: list[Stored], fields: Mapping[str, Any], dtype: str | None, origin: Path | None
+    stored: list[Stored], family: Family, dtype: str | None, kept: Mapping[str, files.Entry]
 ) -> dict[str, np.dtype]:
-    """The type of every tensor."""
-    said = fields.get('dtype') or fields.get('torch_dtype')
-    one = dtype or (said if said in DTYPES else 'float32')
-    kept = {} if dtype is not None or origin is None else files.Tensors(origin).entries
-    return {x.name: np.dtype(kept[x.name].dtype if x.name in kept else one) for x in stored}
+    """The type of every tensor: that of the entry kept, or ``dtype``, or float32."""
+    found = {}
+    for tensor in stored:
+        entry = kept.get(tensor.name) or kept.get(tensor.name.removeprefix(family.prefix))
+        name = dtype if entry is None else files.DTYPES.get(entry.code, dtype)
+        found[tensor.name] = np.dtype(name if name in DTYPES else 'float32')
+    return found
 
 
 def _numbers(leaves: Mapping[str, Any], part: Part) -> np.ndarray:
@@ -117,7 +132,11 @@ def _write_tensors(
     weight_map = {}
     for i, shard in enumerate(shards):
         name = files.SINGLE if len(shards) == 1 else f'model-{i + 1:05d}-of-{len(shards):05d}.safetensors'
-        arrays = {x.name: tensors.write(x, dtypes[x.name], numbers) for x in shard}
+        with np.errstate(over='raise'):
+            try:
+                arrays = {x.name: tensors.write(x, dtypes[x.name], numbers) for x in shard}
+            except FloatingPointError as error:
+                raise ConfigError('dtype: float16 cannot hold all numbers; bfloat16 can.') from error
         save_file(arrays, directory / name, metadata={'format': 'pt'})
         _sync(directory / name)
         weight_map |= {x.name: name for x in shard}
@@ -134,6 +153,7 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def _at_once(directory: Path, write: Callable[[Path], None]) -> None:
     """Makes ``directory`` by ``write(temporary)`` and one rename. Raises StorageError."""
+    directory = directory.absolute()
     temporary = directory.with_name(f'.{directory.name}.{uuid.uuid4().hex}')
     try:
         temporary.mkdir(parents=True)
@@ -141,8 +161,8 @@ def _at_once(directory: Path, write: Callable[[Path], None]) -> None:
         _sync(temporary)
         temporary.rename(directory)  # onto an empty directory, or nothing
         _sync(directory.parent)
-    except OSError as error:
-        raise StorageError(f'{directory}: cannot be written: {error.strerror or error}.') from error
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f'{directory}: cannot be written: {error}.') from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
