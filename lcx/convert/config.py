@@ -30,6 +30,7 @@ NEUTRAL = {
 }
 # Work is done for each of these before any tensor is seen; other integers fit 32 bits.
 LIMITS = {'num_hidden_layers': 10_000, 'n_layer': 10_000, 'num_attention_heads': 100_000, 'n_head': 100_000}
+HEAD_DIM = 65_536  # likewise
 # What a model computes; the layers are compared one by one.
 COMPUTED = (
     'vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_dim', 'hidden', 'tie_embeddings', 'embedding_scale', 'norm',
@@ -63,7 +64,12 @@ def from_hf(values: Mapping[str, Any], path: str = files.CONFIG) -> ModelConfig:
             value, limit = getattr(fields, name), LIMITS.get(name, 2**31 - 1)
             if type(value) is int and value > limit:
                 raise ConfigError(f'{name}: {value} is more than {limit}, the most that is read.')
-        return ModelConfig(**family.read(fields), source=Options(values))
+        model = family.read(fields)
+        if model['head_dim'] > HEAD_DIM:
+            raise ConfigError(
+                f'head_dim: {model["head_dim"]} is more than {HEAD_DIM}, the most that is read.'
+            )
+        return ModelConfig(**model, source=Options(values))
     except ConfigError as error:
         raise ConfigError(f'{path}: {error}') from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from lcx.config import Options
 from lcx.convert.tensors import Tensor
 from lcx.errors import ConfigError, unknown
 from lcx.models import LayerKind, ModelConfig
-from lcx.positions import options_from_hf, to_hf
+from lcx.positions import POSITIONS, options_from_hf, to_hf
 
 ACTIVATIONS = {
     'silu': 'silu',
@@ -23,8 +24,7 @@ ACTIVATIONS = {
 FULL, SLIDING = 'full_attention', 'sliding_attention'
 CAUSAL = Options(name='causal')
 
-# Positions that differ from their base in training only, and the option that says how far they reach.
-TRAINING_ONLY = {'pose': 'target_length', 'shape': None}
+TRAINING_ONLY = ('pose', 'shape')  # position methods that are their base when training is over
 
 
 class Family(NamedTuple):
@@ -135,14 +135,18 @@ def layer_kinds(
     if SLIDING in types and not window:
         raise ConfigError(f'sliding_window: {window!r}, but layer_types has {SLIDING!r}.')
     period = next(p for p in range(1, len(types) + 1) if all(x == types[i % p] for i, x in enumerate(types)))
-    used = {known[name] for name in types}
-    return {'kinds': Options(dict(used)), 'pattern': tuple(known[name][0] for name in types[:period])}
+    return {
+        'kinds': Options(dict(known[name] for name in types)),
+        'pattern': tuple(known[name][0] for name in types[:period]),
+    }
 
 
 def checked_types(
     types: tuple[str, ...] | None, layers: int, default: Callable[[int], bool]
 ) -> tuple[str, ...]:
     """The type of every layer: ``types``, or sliding where ``default(layer)``."""
+    if layers < 1:
+        raise ConfigError(f'num_hidden_layers: {layers!r} must be greater than 0.')
     if types is None:
         return tuple(SLIDING if default(i) else FULL for i in range(layers))
     if len(types) != layers:
@@ -159,7 +163,7 @@ def write_types(config: ModelConfig) -> tuple[list[str], int | None]:
     types, windows = [], set()
     for name in config.depth:
         kind = config.kinds[name]
-        if kind.mixer != {'name': 'attention'}:
+        if kind.mixer.set() != {'name': 'attention'}:
             raise ConfigError(f'kinds.{name}.mixer: {kind.mixer["name"]!r} has no place in transformers.')
         if kind.read_regions():
             raise ConfigError(f'kinds.{name}.regions: {kind.regions["name"]!r} has no place in transformers.')
@@ -231,9 +235,9 @@ def write_position(
     """
     options, reach = config.position_of(kind), length or config.trained_length
     while options['name'] in TRAINING_ONLY:
-        further = TRAINING_ONLY[options['name']]
-        reach = reach if length else max(reach, options.get(further) or 0)
-        options = options.get('base') or Options(name='rope')
+        reach = reach if length else max(reach, options.get('target_length') or 0)
+        default = inspect.signature(POSITIONS[options['name']]).parameters['base'].default
+        options = options.get('base') or default
     spelled = to_hf(options, head_dim=config.head_dim, length=reach, trained_length=config.trained_length)
     if 'partial_rotary_factor' in spelled and not partial and spelled['rope_type'] != 'proportional':
         raise ConfigError(

@@ -8,6 +8,7 @@ layers with a window have a RoPE base of their own.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from lcx.config import Options
@@ -76,6 +77,8 @@ def read_gemma3(fields: Gemma3Fields) -> dict[str, Any]:
     for name in given:
         if name not in (FULL, SLIDING):
             raise ConfigError(f'rope_parameters.{name}: Gemma 3 has those of {FULL!r} and {SLIDING!r}.')
+        if not isinstance(given[name] or {}, Mapping):
+            raise ConfigError(f'rope_parameters.{name}: {given[name]!r}; expected named fields.')
     bases = {FULL: fields.rope_theta or 1e6, SLIDING: fields.rope_local_base_freq or 1e4}
     positions = {
         name: family.read_position(fields, given.get(name) or Options(), theta=theta)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import difflib
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from lcx.compress import leaves
 from lcx.convert import files, tensors
 from lcx.convert.config import architecture_of, read_config
 from lcx.convert.families import FAMILIES
@@ -54,29 +55,27 @@ def load(
     found = Tensors(Path(directory))
     family = FAMILIES[architecture_of(config.source)]
     abstract = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
-    structure = jax.tree.structure(abstract)
-    shapes = {path: x.shape for path, x in tensors.by_path(abstract).items()}
+    shapes = {path: x.shape for path, x in leaves.named(abstract).items()}
     expected = tensors.stored(family.table, config, shapes)
     names = check(found, expected, family, tied=config.tie_embeddings)
     holders: dict[str, list[tuple[Stored, Part]]] = {path: [] for path in shapes}
     for tensor in expected:
         for part in tensor.parts:
             holders[part.path].append((tensor._replace(name=names[tensor.name]), part))
-    placed = _shardings(shardings, structure)
-    leaves = {}
-    for path, where in sorted(zip(shapes, placed), key=lambda item: -math.prod(shapes[item[0]])):
+    where, params = _shardings(shardings, shapes), {}
+    for path in sorted(shapes, key=lambda path: -math.prod(shapes[path])):
         fill = functools.partial(_shard, found, holders[path], shapes[path], np.dtype(DTYPES[dtype]))
         # Waiting frees the host's copy before the next parameter has one.
-        leaves[path] = jax.make_array_from_callback(shapes[path], where, fill).block_until_ready()
-    return config, jax.tree.unflatten(structure, [leaves[path] for path in shapes])
+        params[path] = jax.make_array_from_callback(shapes[path], where[path], fill).block_until_ready()
+    return config, leaves.nested({path: params[path] for path in shapes})
 
 
-def _shardings(given: Tree | None, structure: jax.tree_util.PyTreeDef) -> list:
+def _shardings(given: Tree | None, paths: Iterable[str]) -> dict[str, jax.sharding.Sharding]:
     if given is None:
         given = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     if isinstance(given, jax.sharding.Sharding):
-        return [given] * structure.num_leaves
-    return structure.flatten_up_to(given)
+        return dict.fromkeys(paths, given)
+    return leaves.named(given)
 
 
 def _shard(

@@ -17,14 +17,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from lcx.errors import ConfigError
 from lcx.models import ModelConfig
-from lcx.types import Tree
 
 Box = dict[str, tuple[int, int]]  # first and last + 1 index of each letter
 
@@ -68,12 +66,6 @@ class Stored(NamedTuple):
 def row(name: str, axes: str, *leaves: tuple[str, str]) -> Tensor:
     """A row of a table: ``leaves`` are pairs of a parameter's path and its axes."""
     return Tensor(name, axes, leaves)
-
-
-def by_path(tree: Tree) -> dict[str, Any]:
-    """The leaves of a tree by their path, 'layers/full_0/mixer/query/kernel'."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator='/'): x for path, x in leaves}
 
 
 def stored(

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from lcx.compress import leaves
 from lcx.convert import files, tensors
 from lcx.convert.config import architecture_of, to_hf
 from lcx.convert.families import FAMILIES
@@ -64,9 +65,9 @@ def save(
     if max_shard_bytes < 1:
         raise ConfigError(f'max_shard_bytes: {max_shard_bytes!r} must be greater than 0.')
     fields = to_hf(config, length=length, architecture=architecture)
-    leaves = _leaves(config, params)
+    params = _by_path(config, params)
     family = FAMILIES[architecture_of(fields)]
-    stored = tensors.stored(family.table, config, {path: x.shape for path, x in leaves.items()})
+    stored = tensors.stored(family.table, config, {path: x.shape for path, x in params.items()})
     kept = {} if dtype is not None or origin is None else files.Tensors(Path(origin)).entries
     dtypes = _dtypes(stored, family, dtype or fields.get('dtype') or fields.get('torch_dtype'), kept)
     if dtype is not None:
@@ -74,28 +75,28 @@ def save(
 
     def write(temporary: Path) -> None:
         _write_json(temporary / files.CONFIG, fields)
-        _write_tensors(temporary, stored, dtypes, functools.partial(_numbers, leaves), max_shard_bytes)
+        _write_tensors(temporary, stored, dtypes, functools.partial(_numbers, params), max_shard_bytes)
         if origin is not None:
             files.copy_tokenizer_files(origin, temporary)
 
     _at_once(directory, write)
 
 
-def _leaves(config: ModelConfig, params: Tree) -> dict[str, Any]:
+def _by_path(config: ModelConfig, params: Tree) -> dict[str, Any]:
     """The parameters by path. Raises ConfigError unless they are the model's, UnsupportedError if they are not here."""
-    leaves = tensors.by_path(params)
-    wanted = tensors.by_path(jax.eval_shape(functools.partial(init, config), jax.random.key(0)))
-    for path in [*wanted, *leaves]:
-        have, want = (tuple(x[path].shape) if path in x else None for x in (leaves, wanted))
+    found = leaves.named(params)
+    wanted = leaves.named(jax.eval_shape(functools.partial(init, config), jax.random.key(0)))
+    for path in [*wanted, *found]:
+        have, want = (tuple(x[path].shape) if path in x else None for x in (found, wanted))
         if have != want:
             raise ConfigError(
                 f'{path}: the parameters have shape {have}, but those of the model have {want}.'
             )
-        if isinstance(leaves[path], jax.Array) and not leaves[path].is_fully_addressable:
+        if isinstance(found[path], jax.Array) and not found[path].is_fully_addressable:
             raise UnsupportedError(
                 f'{path}: is spread over several processes; save from one that has all of it.'
             )
-    return leaves
+    return found
 
 
 def _dtypes(
@@ -110,8 +111,8 @@ def _dtypes(
     return found
 
 
-def _numbers(leaves: Mapping[str, Any], part: Part) -> np.ndarray:
-    leaf = leaves[part.path]
+def _numbers(params: Mapping[str, Any], part: Part) -> np.ndarray:
+    leaf = params[part.path]
     return np.asarray(leaf if part.row is None else leaf[part.row])
 
 

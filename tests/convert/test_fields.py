@@ -1,15 +1,19 @@
 """config.json: both spellings of transformers, what is kept, what is refused, and models that have changed."""
 
+import contextlib
 import dataclasses
+import functools
 
 import jax
 import numpy as np
 import pytest
 
+from configs.base import get_config
 from lcx import convert
 from lcx.config import build, plain
 from lcx.convert.config import from_hf, to_hf
 from lcx.errors import ConfigError
+from lcx.launch.experiment import experiment_config, values_of
 from lcx.models import LayerKind, ModelConfig, init
 from tests.convert.families import NAMES, config_of, read, write_golden
 from tests.models.tiny import CONFIG, changed
@@ -96,6 +100,8 @@ def test_a_field_that_lcx_does_not_know_is_kept():
         ('llama', {'hidden_size': '32'}, "hidden_size: '32' is a str; expected a int"),
         ('llama', {'vocab_size': 10**30}, 'vocab_size: 1000000000000000000000000000000 is more than 2147483647'),
         ('llama', {'num_hidden_layers': 10**9}, 'num_hidden_layers: 1000000000 is more than 10000'),
+        ('llama', {'head_dim': 10**9}, 'head_dim: 1000000000 is more than 65536'),
+        ('gpt2', {'n_embd': 10**9}, 'head_dim: 250000000 is more than 65536'),
         ('llama', {'num_attention_heads': 0}, 'num_attention_heads: 0 must be greater than 0'),
         ('llama', {'num_key_value_heads': 3}, 'kv_heads: 3 does not divide heads=4'),
         ('llama', {'rope_parameters': {**ROPE, 'rope_type': 'yarm'}}, "rope_type: unknown 'yarm'"),
@@ -107,6 +113,7 @@ def test_a_field_that_lcx_does_not_know_is_kept():
         ('mistral', {'layer_types': ['full_attention'] * 2}, 'layer_types: .* is not supported; only None'),
         ('qwen2', {'layer_types': ['full_attention']}, 'layer_types: names 1 layers, but num_hidden_layers is 2'),
         ('qwen2', {'layer_types': ['full_attention', 'chunked_attention']}, "layer_types: unknown 'chunked_attention'"),
+        ('qwen2', {'num_hidden_layers': 0, 'layer_types': None}, 'num_hidden_layers: 0 must be greater than 0'),
         ('qwen2', {'layer_types': ['sliding_attention'] * 2}, 'sliding_window: None, but layer_types'),
         ('gemma2', {'use_bidirectional_attention': True}, 'use_bidirectional_attention: True is not supported'),
         ('gemma2', {'query_pre_attn_scalar': 0}, 'query_pre_attn_scalar: 0.0 must be greater than 0'),
@@ -124,9 +131,72 @@ def test_what_cannot_be_read_is_named(name, fields, message):
         from_hf({**config_of(name), **fields})
 
 
+STRANGE = (
+    [],
+    {},
+    -1,
+    0,
+    None,
+    'x',
+    1e30,
+    True,
+    [1],
+    10**9,
+    -0.5,
+    {'a': {}},
+    [None],
+    float('nan'),
+    2**31 - 1,
+    1e-30,
+)
+
+
+@pytest.mark.parametrize('name', ['gemma3', 'phi3_long', 'gpt_neox', 'gpt2'])
+def test_whatever_a_field_holds_there_is_a_model_or_an_error_that_names_it(name):
+    """Each field in turn, and each of rope_parameters: no other exception, no time, no memory."""
+    values = config_of(name)
+    rope = values.get('rope_parameters', {})
+    strange = [{**values, key: x} for key in values for x in STRANGE]
+    strange += [{**values, 'rope_parameters': {**rope, key: x}} for key in rope for x in STRANGE]
+    for fields in strange:
+        with contextlib.suppress(ConfigError):
+            to_hf(from_hf(fields))
+
+
 def test_a_missing_size_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r'config\.json: hidden_size: missing'):
         convert.read_config(write_golden(tmp_path, 'llama', hidden_size=None))
+
+
+# What the published config.json says of the computation, and the parameters that the model is known to have.
+SMOLLM2 = {
+    'architectures': ['LlamaForCausalLM'], 'vocab_size': 49152, 'hidden_size': 576, 'intermediate_size': 1536,
+    'num_hidden_layers': 30, 'num_attention_heads': 9, 'num_key_value_heads': 3, 'max_position_embeddings': 8192,
+    'rms_norm_eps': 1e-5, 'rope_interleaved': False, 'rope_scaling': None, 'rope_theta': 100000,
+    'tie_word_embeddings': True, 'torch_dtype': 'bfloat16', 'pretraining_tp': 1,
+}  # fmt: skip
+PYTHIA = {
+    'architectures': ['GPTNeoXForCausalLM'], 'vocab_size': 50304, 'hidden_size': 512, 'intermediate_size': 2048,
+    'num_hidden_layers': 6, 'num_attention_heads': 8, 'max_position_embeddings': 2048, 'rotary_pct': 0.25,
+    'rotary_emb_base': 10000, 'use_parallel_residual': True, 'tie_word_embeddings': False, 'torch_dtype': 'float16',
+}  # fmt: skip
+GEMMA3 = {
+    'architectures': ['Gemma3ForCausalLM'], 'vocab_size': 262144, 'hidden_size': 1152, 'intermediate_size': 6912,
+    'num_hidden_layers': 26, 'num_attention_heads': 4, 'num_key_value_heads': 1, 'head_dim': 256,
+    'max_position_embeddings': 32768, 'query_pre_attn_scalar': 256, 'rope_local_base_freq': 10000,
+    'rope_scaling': None, 'rope_theta': 1000000, 'sliding_window': 512, 'sliding_window_pattern': 6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('values', 'parameters'),
+    [(SMOLLM2, 134_515_008), (PYTHIA, 70_426_624), (GEMMA3, 999_885_952)],
+    ids=['SmolLM2-135M', 'pythia-70m', 'gemma-3-1b'],
+)
+def test_published_models_have_their_sizes(values, parameters):
+    config = from_hf(values)
+    shapes = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == parameters
 
 
 class TestExtended:
@@ -194,6 +264,13 @@ class TestExtended:
         assert found['sliding_window'] == 9 and found['model_type'] == 'mistral' and 'mlp_bias' not in found
 
 
+def test_what_the_base_config_describes_is_a_llama():
+    """With all the options that it leaves at None."""
+    model = experiment_config(values_of(get_config('smoke'))).model
+    found = to_hf(model)
+    assert found['architectures'] == ['LlamaForCausalLM'] and found['max_position_embeddings'] == 64
+
+
 @pytest.mark.parametrize(
     ('config', 'architecture'),
     [
@@ -228,6 +305,7 @@ def test_a_model_of_lcx_is_written_as_what_has_a_place_for_it(config, architectu
         ({'attention_softcap': 5.0}, 'MistralForCausalLM', 'attention_softcap: 5.0, which'),
         ({'embedding_scale': 2.0}, 'LlamaForCausalLM', 'embedding_scale: 2.0, which'),
         ({'position': {'name': 'xpos'}}, 'LlamaForCausalLM', "name: unknown 'xpos'"),
+        ({'position': {'name': 'shape', 'max_offset': 8}}, 'LlamaForCausalLM', "name: unknown 'sinusoidal'"),
         ({'position': {'name': 'rope', 'interleaved': True}}, 'LlamaForCausalLM', 'interleaved: True has no spelling'),
         ({'position': {'name': 'rope', 'rotary_fraction': 0.5}}, 'LlamaForCausalLM', 'rotary_fraction: 0.5'),
         ({'position': {'name': 'rope'}}, 'GPT2LMHeadModel', "position.name: 'rope'; GPT-2 has learned positions"),

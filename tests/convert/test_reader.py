@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from lcx import convert
+from lcx.compress import leaves
 from lcx.convert import reader, tensors
 from tests.convert.families import write_golden
 
@@ -41,7 +42,7 @@ def test_a_part_is_that_part_of_the_whole(name, tmp_path, monkeypatch):
     """What a device is given of each parameter: the first half or the last of every axis in turn."""
     directory = write_golden(tmp_path, name)
     _, params = convert.load(directory)
-    whole, parts = tensors.by_path(params), {}
+    whole, parts = leaves.named(params), {}
     shard = reader._shard
 
     def spy(found, holders, shape, dtype, index):

@@ -211,6 +211,8 @@ def test_sizes_of_presets(name):
     norms = (2 * config.layers + 1) * config.width
     inputs = 0 if config.tie_embeddings else config.vocab * config.width
     assert config.flops(length=0) == 6 * (count(config) - norms - inputs)
+    plain = dataclasses.replace(config, gated=False)
+    assert plain.flops(length=0) == 6 * (count(plain) - norms - inputs)
     width = config.heads * config.head_dim
     assert config.flops(length=10) - config.flops(length=0) == 60 * config.layers * width
 
@@ -254,3 +256,25 @@ def test_softcap_bounds_logits():
     params, tokens = parameters(CONFIG), random_batch().tokens
     plain, capped = (whole_logits(config, params, tokens) for config in (CONFIG, changed(softcap=0.5)))
     np.testing.assert_allclose(capped, 0.5 * np.tanh(plain / 0.5), atol=1e-5)
+
+
+def test_scale_and_softcap_of_scores_reach_regions():
+    """A window of ReRoPE that holds the whole text is attention as it is; third_party/families has the numbers."""
+    fields = {'attention_scale': 0.2, 'attention_softcap': 0.7}
+    params, tokens = parameters(CONFIG), random_batch().tokens
+    found = [
+        whole_logits(changed(kinds={'full': LayerKind(regions=regions)}, **fields), params, tokens)
+        for regions in (None, {'name': 'rerope', 'window': T})
+    ]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+    assert np.max(np.abs(found[0] - whole_logits(CONFIG, params, tokens))) > 0.1
+
+
+def test_the_scale_of_embeddings_is_rounded_to_their_dtype():
+    """As in Gemma: sqrt(32) counts as 5.65625 in bfloat16."""
+    params, tokens = parameters(CONFIG), random_batch().tokens
+    found = [
+        whole_logits(changed(dtype='bfloat16', embedding_scale=scale), params, tokens)
+        for scale in (32**0.5, 5.65625)
+    ]
+    np.testing.assert_array_equal(*found)

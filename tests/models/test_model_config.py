@@ -26,6 +26,13 @@ SIZES = {f.name: getattr(CONFIG, f.name) for f in dataclasses.fields(CONFIG)}
         ({'norm': 'rmsnorm'}, "norm: unknown 'rmsnorm'. .*Choices: layer, rms, rms_plus_one"),
         ({'activation': 'gelu_new'}, "activation: unknown 'gelu_new'. Did you mean 'gelu_tanh'"),
         ({'bias': ('qkv', 'ouput')}, "bias: unknown 'ouput'. Did you mean 'out'"),
+        (
+            {
+                'attention_softcap': 5.0,
+                'kinds': {'full': {'mixer': {'name': 'cope'}, 'position': {'name': 'none'}}},
+            },
+            "kinds.full.mixer.name: 'cope' has no softcap of scores; attention_softcap is 5.0",
+        ),
         ({'attention_scale': 0.0}, 'attention_scale: 0.0 must be greater than 0'),
         ({'attention_softcap': -1.0}, 'attention_softcap: -1.0 must be greater than 0'),
         ({'embedding_scale': 0.0}, 'embedding_scale: 0.0 must be greater than 0'),
