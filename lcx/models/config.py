@@ -110,9 +110,7 @@ class ModelConfig:
     kinds: Mapping[str, LayerKind] = Options({'full': LayerKind()})
     position: Options = Options(name='rope')
     trained_length: int = 2048  # the length the parameters know: what extension methods extend
-    source: Options = (
-        Options()
-    )  # config.json of the checkpoint it was imported from: what lcx.convert gives back
+    source: Options = Options()  # config.json of the checkpoint it came from: lcx.convert gives it back
 
     def __post_init__(self) -> None:
         config.freeze_fields(self)

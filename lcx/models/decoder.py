@@ -102,7 +102,8 @@ class Decoder(nn.Module):
         if config.repeats:
             x, _ = self._depth(methods)(x, where, shared)
         if config.rest:
-            x, _ = self._period()(config, methods[: config.rest], name='rest')(x, where, shared)
+            rest = self._period(scanned=False)(config, methods[: config.rest], name='rest')
+            x, _ = rest(x, where, shared)
         return layers.norm(config, 'final_norm')(x)
 
     def _position_params(self, kind: str, position: Position) -> Tree:
@@ -110,15 +111,16 @@ class Decoder(nn.Module):
             return {}
         return self.param(f'position_{kind}', position.init)
 
-    def _period(self) -> type[nn.Module]:
+    def _period(self, *, scanned: bool) -> type[nn.Module]:
         policy = REMAT[self.config.remat]
-        return Period if policy is None else nn.remat(Period, policy=policy, prevent_cse=False)
+        # Outside a scan the compiler would merge what is computed again with what was, and keep that.
+        return Period if policy is None else nn.remat(Period, policy=policy, prevent_cse=not scanned)
 
     def _depth(self, positions: tuple) -> nn.Module:
         """The scan over depth: one set of parameters per repeat, stacked on the axis 'layers'."""
         config = self.config
         scan = nn.scan(
-            self._period(),
+            self._period(scanned=True),
             variable_axes={'params': 0},
             split_rngs={'params': True},
             in_axes=(nn.broadcast, nn.broadcast),

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from lcx import convert
-from lcx.models import logits
+from lcx.convert import smollm2
+from lcx.models import logits, score
+from lcx.types import Batch
 from tests.convert.families import (
     NAMES,
+    PATH,
     below,
     config_of,
     golden,
@@ -23,6 +26,8 @@ from tests.convert.families import (
     write,
     write_golden,
 )
+
+SMOLLM2 = PATH.parents[1] / 'smollm2' / 'goldens.npz'
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -60,3 +65,24 @@ def test_gradients_are_those_of_transformers(name, tmp_path):
     found = gradient(params)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, wanted)
     assert max(np.max(np.abs(x)) for x in jax.tree.leaves(wanted)) > 0.02
+
+
+@pytest.mark.slow
+def test_a_real_model_is_what_transformers_makes_of_it_and_comes_back(tmp_path):
+    """SmolLM2-135M on a page of a novel; third_party/smollm2 has the numbers. Downloads 93 MB on the first run."""
+    pytest.importorskip('gguf', reason='reading GGUF needs lcx[gguf]')
+    directory = smollm2.fetch()
+    config, params = convert.load(directory)
+    with np.load(SMOLLM2) as goldens:
+        ids, losses = goldens['tokens'].astype(np.int32)[None], goldens['losses']
+    ones = np.ones_like(ids[:, 1:])
+    batch = Batch(
+        ids[:, :-1], ids[:, 1:], ones.astype(np.float32), np.cumsum(ones, 1) - 1, ones, np.zeros(1, np.int32)
+    )
+    found = jax.jit(functools.partial(score, config, chunk=256))(params, batch).nll[0]
+    np.testing.assert_allclose(found, losses, atol=1e-3)
+    convert.save(config, params, tmp_path / 'out', origin=directory)
+    (back, tensors), (values, weights) = read(tmp_path / 'out'), read(directory)
+    assert back == values
+    same_tensors(tensors, weights)
+    assert (tmp_path / 'out' / 'tokenizer.json').read_bytes() == (directory / 'tokenizer.json').read_bytes()
