@@ -36,14 +36,23 @@ def get_config(arg: str = '') -> ConfigDict:
     model.preset = 'tiny'  # tiny | small | smollm2_135m | llama_1b | llama_8b: gives every size left at None
     model.vocab = config_dict.placeholder(int)  # default: the tokenizer's
     model.width = config_dict.placeholder(int)  # D
-    model.layers = config_dict.placeholder(int)  # L, a multiple of the pattern's length
+    model.layers = config_dict.placeholder(int)  # L; what the pattern leaves over: its first layers once more
     model.heads = config_dict.placeholder(int)  # N
     model.kv_heads = config_dict.placeholder(int)  # K, a divisor of heads
     model.head_dim = config_dict.placeholder(int)  # H
     model.hidden = config_dict.placeholder(int)  # F
     model.tie_embeddings = config_dict.placeholder(bool)  # one table for embedding and output
-    model.qk_norm = False  # RMSNorm of queries and keys per head
+    model.embedding_scale = config_dict.placeholder(float)  # token embeddings times this; default 1
+    model.norm = 'rms'  # rms | rms_plus_one (Gemma) | layer
     model.norm_eps = 1e-5
+    model.qk_norm = False  # norms queries and keys per head
+    model.post_norms = False  # norms what mixer and feed-forward add, too (Gemma 2)
+    model.parallel_residual = False  # the feed-forward reads what the mixer reads (GPT-NeoX)
+    model.bias = ()  # projections with a bias: qkv, out, feed_forward
+    model.activation = 'silu'  # of the feed-forward: silu | gelu | gelu_tanh
+    model.gated = True  # the feed-forward has a gate: SwiGLU, GeGLU
+    model.attention_scale = config_dict.placeholder(float)  # of scores; default 1 / sqrt(head_dim)
+    model.attention_softcap = config_dict.placeholder(float)  # scores become cap * tanh(x / cap)
     model.softcap = config_dict.placeholder(float)  # logits of the output become cap * tanh(x / cap)
     model.dtype = 'float32'  # of activations: float32 | bfloat16; parameters are always float32
     model.remat = 'none'  # what the backward pass recomputes: none | dots (keep matmul results) | full
@@ -64,6 +73,7 @@ def get_config(arg: str = '') -> ConfigDict:
         }
     )
     model.position = position()
+    model.source = config_dict.placeholder(object)  # config.json of the checkpoint it came from; lcx sets it
 
     config.loss = ConfigDict()
     config.loss.z_loss = 0.0  # weight of the squared log-normaliser

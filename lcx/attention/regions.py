@@ -60,6 +60,9 @@ def attend(
     where: Where,
     rule: Rule,
     bias: api.Bias | None = None,
+    *,
+    scale: float | None = None,
+    softcap: float | None = None,
 ) -> Float[Array, 'B T N H']:
     """Attention over the pairs that ``rule`` and one of ``regions`` allow; rows that see nothing are zeros.
 
@@ -67,7 +70,7 @@ def attend(
     which ``rule`` and ``bias`` see. ``partial`` is the implementation: see :mod:`lcx.attention.api`.
     """
     parts = [
-        online.resume(*partial(q, k, v, where, both(rule, region.rule), bias))
+        online.resume(*partial(q, k, v, where, both(rule, region.rule), bias, scale=scale, softcap=softcap))
         for region, (q, k) in zip(regions, sides, strict=True)
     ]
     out, _ = online.finish(functools.reduce(online.merge, parts))

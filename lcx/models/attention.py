@@ -41,9 +41,10 @@ class Attention(nn.Module):
 
         bias = None if position.bias is None else jax.tree_util.Partial(position.bias, position_params)
         rest, split = (v, where, kind.read_rule(), bias), kind.read_regions()
+        scores = {'scale': config.attention_scale, 'softcap': config.attention_softcap}
         if split:
             sides = [turned(r.query(where.q_pos), r.key(where.k_pos), *t) for r, t in zip(split, tables)]
-            y = regions.attend(kind.read_partial(), split, sides, *rest)
+            y = regions.attend(kind.read_partial(), split, sides, *rest, **scores)
         else:
-            y = kind.read_attention()(*turned(where.q_pos, where.k_pos, tables, tables), *rest)
+            y = kind.read_attention()(*turned(where.q_pos, where.k_pos, tables, tables), *rest, **scores)
         return from_heads(config, y)

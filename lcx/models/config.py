@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -14,6 +15,7 @@ from lcx.attention.api import Attend, bound
 from lcx.config import Options
 from lcx.errors import ConfigError, unknown
 from lcx.models.linear import OUTPUT
+from lcx.models.norms import NORMS
 from lcx.positions import POSITIONS, Position
 from lcx.positions.extension import pinned
 
@@ -25,6 +27,14 @@ REMAT = {
     'dots': jax.checkpoint_policies.save_only_these_names(OUTPUT),
     'full': jax.checkpoint_policies.nothing_saveable,
 }
+
+ACTIVATIONS = {
+    'silu': jax.nn.silu,
+    'gelu': functools.partial(jax.nn.gelu, approximate=False),
+    'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),  # GPT-2's and Gemma's
+}
+
+BIASES = ('qkv', 'out', 'feed_forward')  # which projections may have one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +91,18 @@ class ModelConfig:
     head_dim: int  # H
     hidden: int  # F
     tie_embeddings: bool = True
-    qk_norm: bool = False
+    embedding_scale: float | None = None  # token embeddings times this; the output's table is not scaled
+    norm: str = 'rms'
     norm_eps: float = 1e-5
-    softcap: float | None = None
+    qk_norm: bool = False
+    post_norms: bool = False  # of what mixer and feed-forward add to the residual stream
+    parallel_residual: bool = False  # mixer and feed-forward read the same
+    bias: tuple[str, ...] = ()  # the projections that have one
+    activation: str = 'silu'
+    gated: bool = True  # whether the feed-forward has a gate
+    attention_scale: float | None = None  # of scores; None: H**-0.5
+    attention_softcap: float | None = None  # scores become cap * tanh(x / cap)
+    softcap: float | None = None  # likewise the logits of the output
     dtype: str = 'float32'
     remat: str = 'none'
     feed_forward_chunk: int = 0  # tokens of each row; 0: all at once
@@ -91,16 +110,21 @@ class ModelConfig:
     kinds: Mapping[str, LayerKind] = Options({'full': LayerKind()})
     position: Options = Options(name='rope')
     trained_length: int = 2048  # the length the parameters know: what extension methods extend
+    source: Options = Options()  # config.json of the checkpoint it came from: lcx.convert gives it back
 
     def __post_init__(self) -> None:
         config.freeze_fields(self)
         config.positive(
             self, 'vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_dim', 'hidden', 'norm_eps', 'softcap',
-            'trained_length',
+            'trained_length', 'embedding_scale', 'attention_scale', 'attention_softcap',
         )  # fmt: skip
-        for field, choices in (('dtype', DTYPES), ('remat', REMAT)):
+        named = {'dtype': DTYPES, 'remat': REMAT, 'norm': NORMS, 'activation': ACTIVATIONS}
+        for field, choices in named.items():
             if getattr(self, field) not in choices:
                 raise ConfigError(unknown(field, getattr(self, field), choices))
+        for place in self.bias:
+            if place not in BIASES:
+                raise ConfigError(unknown('bias', place, BIASES))
         if self.feed_forward_chunk < 0:
             raise ConfigError(
                 f'feed_forward_chunk: {self.feed_forward_chunk} must be at least 0 (all tokens at once).'
@@ -116,13 +140,6 @@ class ModelConfig:
         for kind in self.pattern:
             if kind not in self.kinds:
                 raise ConfigError(unknown('pattern', kind, self.kinds))
-        if self.layers % len(self.pattern):
-            below = self.layers // len(self.pattern) * len(self.pattern)
-            near = below or len(self.pattern)
-            raise ConfigError(
-                f'layers: {self.layers} is not a multiple of the pattern length {len(self.pattern)}; '
-                f'the nearest that is: {near}.'
-            )
         for name, kind in self.kinds.items():
             self.read_mixer(name)
             position = self.read_position(name, self.trained_length)
@@ -150,7 +167,8 @@ class ModelConfig:
 
         path, own = f'kinds.{kind}', self.kinds[kind]
         try:
-            return config.make(MIXERS, own.mixer, 'mixer', kind=own, position=self.position_of(kind))
+            context = {'position': self.position_of(kind), 'softcap': self.attention_softcap}
+            return config.make(MIXERS, own.mixer, 'mixer', kind=own, **context)
         except ConfigError as error:
             raise ConfigError(f'{path}.{error}') from None
 
@@ -175,7 +193,7 @@ class ModelConfig:
 
     def remap(self, length: int) -> Callable | None:
         """The function that draws training positions, if the position method of some layer kind has one."""
-        found = [self.read_position(kind, length).remap for kind in sorted(set(self.pattern))]
+        found = [self.read_position(kind, length).remap for kind in sorted(set(self.depth))]
         return next((f for f in found if f is not None), None)
 
     def trained_at(self, length: int) -> ModelConfig:
@@ -198,9 +216,19 @@ class ModelConfig:
         )
 
     @property
+    def depth(self) -> tuple[str, ...]:
+        """The kind of every layer, first to last."""
+        return tuple(self.pattern[i % len(self.pattern)] for i in range(self.layers))
+
+    @property
     def repeats(self) -> int:
-        """How often the pattern repeats: the length of the scan over layers."""
+        """How often the whole pattern repeats: the length of the scan over layers."""
         return self.layers // len(self.pattern)
+
+    @property
+    def rest(self) -> int:
+        """How many layers follow the scan: the first of the pattern once more."""
+        return self.layers % len(self.pattern)
 
     def flops(self, length: int) -> float:
         """Floating-point operations per token of a training step (forward + backward) at ``length``.
@@ -209,6 +237,6 @@ class ModelConfig:
         square; windows are not discounted). The embedding lookup is free, the output matrix is not.
         """
         projections = self.width * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
-        per_layer = projections + 3 * self.width * self.hidden
+        per_layer = projections + (3 if self.gated else 2) * self.width * self.hidden
         attention = 6 * self.layers * self.heads * self.head_dim * length
         return 6.0 * (self.layers * per_layer + self.width * self.vocab) + attention

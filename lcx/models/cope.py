@@ -30,15 +30,17 @@ class ContextualPositions(nn.Module):
         # As in the paper's listing the table starts at zero: attention without positions.
         start = nn.with_logical_partitioning(nn.initializers.zeros, ('positions', 'head_dim'))
         table = self.param('table', start, (self.positions, config.head_dim), jnp.float32)
-        attend = _implementation(kind)
-        return from_heads(config, attend(*queries_keys_values(config, x), where, kind.read_rule(), table))
+        heads, attend = queries_keys_values(config, x), _implementation(kind)
+        y = attend(*heads, where, kind.read_rule(), table, scale=config.attention_scale)
+        return from_heads(config, y)
 
 
-def cope(*, kind: LayerKind, position: Options, positions: int = 64) -> Callable:
+def cope(*, kind: LayerKind, position: Options, softcap: float | None, positions: int = 64) -> Callable:
     """The mixer for :data:`lcx.models.mixers.MIXERS`; 64 positions are the paper's for language modelling.
 
     Raises:
-      ConfigError: ``positions`` is below 1; the kind has another position method, regions, or a kernel without CoPE.
+      ConfigError: ``positions`` is below 1; the kind has another position method, regions, or a kernel without CoPE;
+        scores have a softcap.
     """
     if positions < 1:
         raise ConfigError(f'positions: {positions!r} must be at least 1.')
@@ -53,6 +55,10 @@ def cope(*, kind: LayerKind, position: Options, positions: int = 64) -> Callable
     if kind.attention['name'] not in COPE:
         raise ConfigError(
             f"name: 'cope' has no attention {kind.attention['name']!r}; its choices are {', '.join(sorted(COPE))}."
+        )
+    if softcap is not None:
+        raise ConfigError(
+            f"name: 'cope' has no softcap of scores; attention_softcap is {softcap!r}, not None."
         )
     _implementation(kind)
     return functools.partial(ContextualPositions, positions=positions)

@@ -1,5 +1,7 @@
 """A decoder-only language model: embed, scan over the pattern of layers, norm.
 
+Where the pattern does not divide the layers, its first ones follow the scan once more, as ``rest``.
+
 The forward pass returns hidden states. Logits exist only where somebody asks for them: see
 :mod:`lcx.models.scoring` for losses and scores in chunks.
 """
@@ -18,7 +20,10 @@ from lcx.types import Array, Float, Int, Tree, Where
 
 
 class Block(nn.Module):
-    """Pre-norm residual block: x + mixer(norm x), then x + feed-forward(norm x)."""
+    """Pre-norm residual block: x + mixer(norm x), then x + feed-forward(norm x).
+
+    ``parallel_residual``: x + mixer(norm x) + feed-forward(norm x). ``post_norms`` norm what is added, too.
+    """
 
     config: ModelConfig
     kind: str
@@ -26,11 +31,17 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, 'B T D'], where: Where, extras: tuple) -> Float[Array, 'B T D']:
         config = self.config
-        norm = layers.RMSNorm(config, name='mixer_norm')(x)
-        x = x + config.read_mixer(self.kind)(config, self.kind, name='mixer')(norm, where, *extras)
-        norm = layers.RMSNorm(config, name='feed_forward_norm')(x)
-        x = x + self._feed_forward(layers.SwiGLU(config, name='feed_forward'), norm)
+        norm = layers.norm(config, 'mixer_norm')(x)
+        mixer = config.read_mixer(self.kind)(config, self.kind, name='mixer')
+        mixed = self._added(mixer(norm, where, *extras), 'mixer')
+        seen = x if config.parallel_residual else x + mixed
+        norm = layers.norm(config, 'feed_forward_norm')(seen)
+        fed = self._feed_forward(layers.FeedForward(config, name='feed_forward'), norm)
+        x = (x + mixed if config.parallel_residual else seen) + self._added(fed, 'feed_forward')
         return nn.with_logical_constraint(x, layers.TOKENS)
+
+    def _added(self, x: Float[Array, 'B T D'], part: str) -> Float[Array, 'B T D']:
+        return layers.norm(self.config, f'{part}_post_norm')(x) if self.config.post_norms else x
 
     def _feed_forward(self, module: nn.Module, x: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
         size = self.config.feed_forward_chunk
@@ -38,16 +49,15 @@ class Block(nn.Module):
 
 
 class Period(nn.Module):
-    """One repeat of the layer pattern; the body of the scan over depth."""
+    """The first layers of the pattern, one for each of ``positions``; all of them: the body of the scan over depth."""
 
     config: ModelConfig
-    positions: tuple  # a Position per entry of the pattern
+    positions: tuple  # a Position per layer
 
     @nn.compact
     def __call__(self, x: Float[Array, 'B T D'], where: Where, shared: tuple) -> tuple[Array, None]:
-        for i, kind in enumerate(self.config.pattern):
-            params, tables = shared[i]
-            x = Block(self.config, kind, name=f'{kind}_{i}')(x, where, (self.positions[i], params, tables))
+        for i, (kind, position) in enumerate(zip(self.config.pattern, self.positions)):
+            x = Block(self.config, kind, name=f'{kind}_{i}')(x, where, (position, *shared[i]))
         return x, None
 
 
@@ -71,12 +81,13 @@ class Decoder(nn.Module):
         """Hidden states after the last norm. ``segments`` separates packed documents; PADDING tokens are ignored."""
         config = self.config
         where = Where.self_attention(positions, segments, config.heads)
-        by_kind = {kind: config.read_position(kind, tokens.shape[1]) for kind in set(config.pattern)}
+        by_kind = {kind: config.read_position(kind, tokens.shape[1]) for kind in set(config.depth)}
         # Kinds whose position options are equal share one method: its parameters, and what it adds to embeddings.
         owners = {config.position_of(kind): kind for kind in sorted(by_kind, reverse=True)}
         own = {kind: self._position_params(kind, by_kind[kind]) for kind in sorted(owners.values())}
         params = {kind: own[owners[config.position_of(kind)]] for kind in by_kind}
         x = self.embedding[tokens].astype(DTYPES[config.dtype])
+        x = x if config.embedding_scale is None else x * config.embedding_scale  # rounded to the dtype of x
         for kind in own:
             if by_kind[kind].embed is not None:
                 x = x + by_kind[kind].embed(own[kind], positions).astype(x.dtype)
@@ -85,22 +96,31 @@ class Decoder(nn.Module):
             kind: layers.position_tables(config.kinds[kind], position, params[kind], positions)
             for kind, position in by_kind.items()
         }
-        shared = tuple((params[kind], tables[kind]) for kind in config.pattern)
-        x, _ = self._depth(tuple(by_kind[kind] for kind in config.pattern))(x, where, shared)
-        return layers.RMSNorm(config, name='final_norm')(x)
+        period = config.pattern[: config.layers]
+        shared = tuple((params[kind], tables[kind]) for kind in period)
+        methods = tuple(by_kind[kind] for kind in period)
+        if config.repeats:
+            x, _ = self._depth(methods)(x, where, shared)
+        if config.rest:
+            rest = self._period(scanned=False)(config, methods[: config.rest], name='rest')
+            x, _ = rest(x, where, shared)
+        return layers.norm(config, 'final_norm')(x)
 
     def _position_params(self, kind: str, position: Position) -> Tree:
         if not jax.tree.leaves(jax.eval_shape(position.init, jax.random.key(0))):
             return {}
         return self.param(f'position_{kind}', position.init)
 
+    def _period(self, *, scanned: bool) -> type[nn.Module]:
+        policy = REMAT[self.config.remat]
+        # Outside a scan the compiler would merge what is computed again with what was, and keep that.
+        return Period if policy is None else nn.remat(Period, policy=policy, prevent_cse=not scanned)
+
     def _depth(self, positions: tuple) -> nn.Module:
         """The scan over depth: one set of parameters per repeat, stacked on the axis 'layers'."""
-        config, body = self.config, Period
-        if REMAT[config.remat] is not None:
-            body = nn.remat(body, policy=REMAT[config.remat], prevent_cse=False)
+        config = self.config
         scan = nn.scan(
-            body,
+            self._period(scanned=True),
             variable_axes={'params': 0},
             split_rngs={'params': True},
             in_axes=(nn.broadcast, nn.broadcast),

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
-from lcx.models.config import LayerKind, ModelConfig
+from lcx.models.config import ACTIVATIONS, LayerKind, ModelConfig
 from lcx.models.linear import Projection
+from lcx.models.norms import NORMS
 from lcx.positions import Position
 from lcx.types import Array, Float, Int, Tree
 
@@ -27,34 +26,27 @@ def residual_init(config: ModelConfig) -> Callable:
     return nn.initializers.variance_scaling(0.5 / config.layers, 'fan_in', 'truncated_normal')
 
 
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * scale, in fp32 (arXiv 1910.07467)."""
-
-    config: ModelConfig
-    axis_name: str = 'embed'
-
-    @nn.compact
-    def __call__(self, x: Float[Array, '... D']) -> Float[Array, '... D']:
-        init = nn.with_logical_partitioning(nn.initializers.ones, (self.axis_name,))
-        scale = self.param('scale', init, (x.shape[-1],), jnp.float32)
-        wide = x.astype(jnp.float32)
-        wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.config.norm_eps)
-        return (wide * scale).astype(x.dtype)
+def norm(config: ModelConfig, name: str, axis_name: str = 'embed') -> nn.Module:
+    """The model's normalisation, with parameters of its own under ``name``."""
+    return NORMS[config.norm](config.norm_eps, axis_name, name=name)
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate x) * up x) (arXiv 2002.05202)."""
+class FeedForward(nn.Module):
+    """down(act(gate x) * up x) (arXiv 2002.05202): SwiGLU with silu, GeGLU with gelu; not gated down(act(up x))."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
-        config = self.config
-        d, f = (config.width,), (config.hidden,)
-        gate = Projection(d, f, ('embed', 'hidden'), name='gate')(x)
-        up = Projection(d, f, ('embed', 'hidden'), name='up')(x)
-        x = nn.with_logical_constraint(nn.silu(gate) * up, ('batch', 'length', 'hidden'))
-        return Projection(f, d, ('hidden', 'embed'), residual_init(config), name='down')(x)
+        config, act = self.config, ACTIVATIONS[self.config.activation]
+        d, f, bias = (config.width,), (config.hidden,), 'feed_forward' in config.bias
+        up = Projection(d, f, ('embed', 'hidden'), bias=bias, name='up')(x)
+        if config.gated:
+            gate = Projection(d, f, ('embed', 'hidden'), bias=bias, name='gate')(x)
+        x = nn.with_logical_constraint(
+            act(gate) * up if config.gated else act(up), ('batch', 'length', 'hidden')
+        )
+        return Projection(f, d, ('hidden', 'embed'), residual_init(config), bias, name='down')(x)
 
 
 def position_tables(kind: LayerKind, position: Position, params: Tree, positions: Int[Array, 'B T']) -> Tree:
@@ -73,16 +65,16 @@ def queries_keys_values(
     """The projections of a mixer to heads, as its submodules 'query', 'key' and 'value'; normed where asked for."""
 
     def heads(count: int, axis: str, name: str) -> Array:
-        names = ('embed', axis, 'head_dim')
-        y = Projection((config.width,), (count, config.head_dim), names, name=name)(x)
+        names, bias = ('embed', axis, 'head_dim'), 'qkv' in config.bias
+        y = Projection((config.width,), (count, config.head_dim), names, bias=bias, name=name)(x)
         return nn.with_logical_constraint(y, ('batch', 'length', axis, 'head_dim'))
 
     q = heads(config.heads, 'heads', 'query')
     k = heads(config.kv_heads, 'kv_heads', 'key')
     v = heads(config.kv_heads, 'kv_heads', 'value')
     if config.qk_norm:
-        q = RMSNorm(config, 'head_dim', name='query_norm')(q)
-        k = RMSNorm(config, 'head_dim', name='key_norm')(k)
+        q = norm(config, 'query_norm', 'head_dim')(q)
+        k = norm(config, 'key_norm', 'head_dim')(k)
     return q, k, v
 
 
@@ -90,4 +82,5 @@ def from_heads(config: ModelConfig, y: Float[Array, 'B T N H']) -> Float[Array, 
     """The projection of a mixer back to the model's width, as its submodule 'out'."""
     y = nn.with_logical_constraint(y, HEADS)
     inputs, names = (config.heads, config.head_dim), ('heads', 'head_dim', 'embed')
-    return Projection(inputs, (config.width,), names, residual_init(config), name='out')(y)
+    bias = 'out' in config.bias
+    return Projection(inputs, (config.width,), names, residual_init(config), bias, name='out')(y)

@@ -47,12 +47,13 @@ linear.defvjp(_forward, _backward)
 
 
 class Projection(nn.Module):
-    """A linear map without bias from the last ``len(inputs)`` axes to ``outputs``; ``names`` are logical axes."""
+    """A linear map from the last ``len(inputs)`` axes to ``outputs``; ``names`` are logical axes of the kernel."""
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     names: tuple[str, ...]
     kernel_init: Callable = nn.initializers.lecun_normal()
+    bias: bool = False  # whether a vector is added, which starts at 0
 
     @nn.compact
     def __call__(self, x: Float[Array, '... I']) -> Float[Array, '... O']:
@@ -65,4 +66,8 @@ class Projection(nn.Module):
 
         init = nn.with_logical_partitioning(init, self.names)
         kernel = self.param('kernel', init, (*self.inputs, *self.outputs), jnp.float32)
-        return checkpoint_name(linear(x, kernel, axes), OUTPUT)
+        y = linear(x, kernel, axes)
+        if self.bias:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.names[axes:])
+            y = y + self.param('bias', zeros, self.outputs, jnp.float32).astype(y.dtype)
+        return checkpoint_name(y, OUTPUT)

@@ -93,6 +93,6 @@ ABOUT = {
     'shape': shape.ABOUT,
 }
 
-from lcx.positions.hf import from_hf, to_hf  # noqa: E402  (it reads POSITIONS)
+from lcx.positions.hf import from_hf, options_from_hf, to_hf  # noqa: E402  (it reads POSITIONS)
 
-__all__ = ['ABOUT', 'POSITIONS', 'Position', 'from_hf', 'to_hf']
+__all__ = ['ABOUT', 'POSITIONS', 'Position', 'from_hf', 'options_from_hf', 'to_hf']

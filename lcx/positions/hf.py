@@ -74,7 +74,21 @@ def from_hf(
     max_position_embeddings: int,
     length: int | None = None,
 ) -> Position:
-    """The position method of a Hugging Face ``config.json``.
+    """The position method of a Hugging Face ``config.json``; see :func:`options_from_hf`.
+
+    Args:
+      length: tokens in use, by which 'longrope' chooses its list; None: ``max_position_embeddings``.
+
+    Raises:
+      ConfigError: as ``options_from_hf``, or a value is unusable.
+    """
+    options = options_from_hf(rope_parameters, max_position_embeddings=max_position_embeddings)
+    context = {'length': length or max_position_embeddings, 'trained_length': max_position_embeddings}
+    return make(POSITIONS, options, 'rope_parameters', head_dim=head_dim, **context)
+
+
+def options_from_hf(rope_parameters: Mapping[str, Any], *, max_position_embeddings: int) -> dict[str, Any]:
+    """The options of a method here, ``{'name': 'yarn', 'factor': 4.0, ...}``, as ``model.position`` takes them.
 
     Transformers 4 keeps ``rope_theta``, and some models ``partial_rotary_factor`` and
     ``original_max_position_embeddings``, beside its ``rope_scaling``; pass all as one mapping,
@@ -82,11 +96,8 @@ def from_hf(
     extends ``max_position_embeddings`` tokens, and an absent factor of 'yarn' and 'longrope' is
     ``max_position_embeddings / original_max_position_embeddings``.
 
-    Args:
-      length: tokens in use, by which 'longrope' chooses its list; None: ``max_position_embeddings``.
-
     Raises:
-      ConfigError: the type or a key is unknown, a key that the type needs is missing, or a value is unusable.
+      ConfigError: the type or a key is unknown, or a key that the type needs is missing.
     """
     given = {key: value for key, value in rope_parameters.items() if value is not None}
     alias = given.pop('type', 'default')
@@ -105,10 +116,10 @@ def from_hf(
         if key not in keys:
             raise ConfigError(unknown(f'{key} (of rope_type {kind!r})', key, keys))
     options = {keys[key]: value for key, value in given.items()}
-    if 'original_length' in options:
-        options.setdefault('factor', max(1.0, max_position_embeddings / options['original_length']))
-    context = {'length': length or max_position_embeddings, 'trained_length': max_position_embeddings}
-    return make(POSITIONS, {'name': name, **options}, 'rope_parameters', head_dim=head_dim, **context)
+    original = options.get('original_length')
+    if type(original) in (int, float) and original > 0:  # what else it may be, the method itself refuses
+        options.setdefault('factor', max(1.0, max_position_embeddings / original))
+    return {'name': name, **options}
 
 
 def to_hf(options: Mapping[str, Any], *, head_dim: int, length: int, trained_length: int) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from lcx.types import Array, Tree
 
 
 def decayed(params: Tree) -> Tree:
-    """True for matrices and tables, False for norms: what weight decay touches."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: 'scale' not in jax.tree_util.keystr(path), params)
+    """True for matrices and tables, False for norms and biases: what weight decay touches."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path[-1:], simple=True) not in ('scale', 'bias'), params
+    )
 
 
 def adamw(

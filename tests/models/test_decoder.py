@@ -1,5 +1,6 @@
 """The decoder: packing, causality, layer patterns, rematerialisation, dtypes, sizes and logical axes."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -154,6 +155,26 @@ class TestPattern:
         assert np.all(np.max(np.abs(found - other)[:, 5:], axis=-1) > 1e-3)
         np.testing.assert_allclose(found[:, 0], other[:, 0], atol=2e-5)  # one token: no window, no distance
 
+    @pytest.mark.parametrize('layers', [2, 8])
+    def test_what_the_pattern_leaves_over_follows_the_scan(self, layers):
+        """Of 8 layers L L G L L G are scanned and L L follow; of 2 all follow. In order of depth: one kind of 8, 2."""
+        config, tokens = dataclasses.replace(self.config(T, None), layers=layers), random_batch().tokens
+        params = parameters(config)
+        rest = [params['rest'][name] for name in ('local_0', 'local_1')]
+        assert sorted(params['rest']) == ['local_0', 'local_1'] and ('layers' in params) == (layers == 8)
+        scanned = [self.in_one_kind(params)['layers']['full_0']] if layers == 8 else []
+        last = jax.tree.map(lambda *x: jnp.stack(x), *rest)
+        every = jax.tree.map(lambda *x: jnp.concatenate(x), *scanned, last)
+        plain = {k: x for k, x in params.items() if k != 'rest'} | {'layers': {'full_0': every}}
+        expected = whole_logits(changed(layers=layers), plain, tokens)
+        np.testing.assert_allclose(whole_logits(config, params, tokens), expected, atol=2e-5)
+
+    @pytest.mark.parametrize('remat', ['dots', 'full'])
+    def test_the_rest_is_rematerialised_too(self, remat):
+        plain = dataclasses.replace(self.config(5, None), layers=5)
+        again, batch = dataclasses.replace(plain, remat=remat), random_batch()
+        close(gradient(again)(parameters(plain), batch), gradient(plain)(parameters(plain), batch), atol=1e-4)
+
 
 def test_bfloat16_computes_low_and_keeps_parameters_in_float32():
     config, batch = changed(dtype='bfloat16'), random_batch()
@@ -190,12 +211,21 @@ def test_sizes_of_presets(name):
     norms = (2 * config.layers + 1) * config.width
     inputs = 0 if config.tie_embeddings else config.vocab * config.width
     assert config.flops(length=0) == 6 * (count(config) - norms - inputs)
+    plain = dataclasses.replace(config, gated=False)
+    assert plain.flops(length=0) == 6 * (count(plain) - norms - inputs)
     width = config.heads * config.head_dim
     assert config.flops(length=10) - config.flops(length=0) == 60 * config.layers * width
 
 
 @pytest.mark.parametrize(
-    'config', [changed(qk_norm=True), TestPattern.config(5, None)], ids=['plain', 'pattern']
+    'config',
+    [
+        changed(qk_norm=True),
+        TestPattern.config(5, None),
+        changed(qk_norm=True, norm='layer', bias=('qkv', 'out', 'feed_forward'), post_norms=True),
+        dataclasses.replace(TestPattern.config(5, None), layers=4),
+    ],
+    ids=['plain', 'pattern', 'biases', 'rest'],
 )
 def test_every_axis_of_every_parameter_has_a_name(config):
     tokens = jnp.zeros((1, 2), jnp.int32)
@@ -226,3 +256,25 @@ def test_softcap_bounds_logits():
     params, tokens = parameters(CONFIG), random_batch().tokens
     plain, capped = (whole_logits(config, params, tokens) for config in (CONFIG, changed(softcap=0.5)))
     np.testing.assert_allclose(capped, 0.5 * np.tanh(plain / 0.5), atol=1e-5)
+
+
+def test_scale_and_softcap_of_scores_reach_regions():
+    """A window of ReRoPE that holds the whole text is attention as it is; third_party/families has the numbers."""
+    fields = {'attention_scale': 0.2, 'attention_softcap': 0.7}
+    params, tokens = parameters(CONFIG), random_batch().tokens
+    found = [
+        whole_logits(changed(kinds={'full': LayerKind(regions=regions)}, **fields), params, tokens)
+        for regions in (None, {'name': 'rerope', 'window': T})
+    ]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+    assert np.max(np.abs(found[0] - whole_logits(CONFIG, params, tokens))) > 0.1
+
+
+def test_the_scale_of_embeddings_is_rounded_to_their_dtype():
+    """As in Gemma: sqrt(32) counts as 5.65625 in bfloat16."""
+    params, tokens = parameters(CONFIG), random_batch().tokens
+    found = [
+        whole_logits(changed(dtype='bfloat16', embedding_scale=scale), params, tokens)
+        for scale in (32**0.5, 5.65625)
+    ]
+    np.testing.assert_array_equal(*found)

@@ -1,5 +1,7 @@
 """AdamW as configured: what decays, how clipping scales, and which step has which rate."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,13 @@ def test_every_matrix_decays_and_no_norm_does(params):
     assert len(mask) == 14
     for name, decays in mask.items():
         assert decays == (not any(norm in name for norm in NORMS)), name
+
+
+def test_no_bias_decays():
+    model = dataclasses.replace(MODEL, bias=('qkv', 'out', 'feed_forward'), norm='layer')
+    mask = named(decayed(jax.eval_shape(lambda: init(model, jax.random.key(0)))))
+    biases = [name for name in mask if name.endswith("['bias']")]
+    assert len(biases) == 4 + 3 + 5 and not any(mask[name] for name in biases)
 
 
 def test_without_gradient_only_weight_decay_acts(params):
