@@ -102,13 +102,15 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str], verb: str, by: Map
 
     config = configuration_of(Path(source), argv, field)
     shared.check_overrides(config, argv)
+    words = [word for word in argv if word not in files]
     config_flags.DEFINE_config_dict(
         'config',
         config,
         "Override any field of the run's configuration with --config.FIELD=VALUE.",
         flag_values=flags,
+        sys_argv=words,
     )
-    return [word for word in argv if word not in files]
+    return words
 
 
 def configuration_of(source: Path, argv: Sequence[str], field: str = 'init') -> ConfigDict:
