@@ -13,8 +13,10 @@ from configs import base
 def get_config(arg: str = ''):
     """``arg``: '' or 'smoke'."""
     config = base.get_config()
-    config.data.source = 'austen'
     config.eval.run = ('window_perplexity',)
+    if base.check(arg) == 'smoke':
+        return base.smoke(config)
+    config.data.source = 'austen'
     config.eval.split = 'test'
     config.eval.update(lengths=(2048, 4096, 8192, 16384), windows=2, last=1024, tokens=8192)
-    return base.smoke(config) if base.check(arg) == 'smoke' else config
+    return config

@@ -80,14 +80,17 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
 
 
 # What must be equal in a model and the one that its parameters come from.
-SIZES = ('vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_dim', 'hidden', 'tie_embeddings', 'qk_norm')
+SAME = (
+    'vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_dim', 'hidden', 'tie_embeddings', 'embedding_scale', 'norm',
+    'qk_norm', 'post_norms', 'parallel_residual', 'bias', 'activation', 'gated', 'attention_scale', 'attention_softcap',
+)  # fmt: skip
 
 
 def starting_length(config: ExperimentConfig, workdir: Path) -> int:
     """The length that the parameters know before the first step: what extension methods extend.
 
     A run that goes on remembers it, and needs ``init_from`` no more. Raises ConfigError where ``init_from`` is neither
-    a run nor a Hugging Face directory, or has a model of other sizes.
+    a run nor a Hugging Face directory, or has another model.
     """
     from lcx.train.checkpoint import Checkpoints
 
@@ -97,7 +100,7 @@ def starting_length(config: ExperimentConfig, workdir: Path) -> int:
     if config.init_from is None:
         return config.model.trained_length
     saved = origin.find(Path(config.init_from), 'init_from').model
-    for name in SIZES:
+    for name in SAME:
         have, want = getattr(saved, name), getattr(config.model, name)
         if have != want:
             raise ConfigError(f'model.{name}: {want!r}, but the parameters of init_from have {have!r}.')

@@ -201,10 +201,6 @@ BAD = {
         (*NEW, '--config.model.heads=4', '--config.model.kv_heads=3'),
         ['model.kv_heads: 3', 'heads=4', 'nearest that does is 2'],
     ),
-    'layers that the pattern does not fill': (
-        (*NEW, "--config.model.pattern=('full', 'full')", '--config.model.layers=3'),
-        ['model.layers: 3', 'pattern length 2', 'nearest that is: 2'],
-    ),
     'batch that accumulate does not divide': (
         (*NEW, '--config.optimizer.accumulate=3', '--config.stages[0].batch=8'),
         ['stages[0].batch: 8', 'optimizer.accumulate=3', 'nearest that is: 9'],
