@@ -97,12 +97,21 @@ def get_config(arg: str = '') -> ConfigDict:
     config.stages = (stage(steps=2000, length=128, batch=64),)
 
     config.eval = evaluation = ConfigDict()
-    # perplexity | window_perplexity (a row per window: goes on when cut off) | passkey | task (the one in data.source)
+    # perplexity | window_perplexity (a row per window: goes on when cut off) | passkey | needle (a row per sample: goes
+    # on when cut off) | task (the one in data.source)
     evaluation.run = ('perplexity', 'passkey')
     evaluation.split = 'validation'  # validation | test (sources that have one: austen, kjv, some tfds:NAME)
     evaluation.every = config_dict.placeholder(int)  # steps between evaluations; default: at the end only
     evaluation.lengths = (128, 256, 512, 1024, 2048)
     evaluation.windows = 32  # texts scored at every length
+    evaluation.depths = (
+        0.0,
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+    )  # needle: shares of the text before the number to be found
+    evaluation.samples = 8  # needle: numbers to be found at each depth of each length
     evaluation.last = 64  # the tokens at the end of each window that count for "last" scores
     evaluation.tokens = 16384  # tokens scored at one time: bounds the memory
 
@@ -267,7 +276,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
         stage(**{**s.to_dict(), 'steps': 4, 'length': 64 * 2 ** min(i, 1), 'batch': 2})
         for i, s in enumerate(config.stages)
     )
-    config.eval.update(lengths=(128, 256), windows=2, last=16)
+    config.eval.update(lengths=(128, 256), windows=2, samples=1, last=16)
     config.checkpoint.every = 2
     config.log.every = 1
     return config

@@ -40,6 +40,11 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def timeless(row: dict, **more: object) -> dict:
+    """The row without what differs each time it is measured, and with ``more``."""
+    return {**row, 'seconds': 0, 'peak_bytes': 0, **more}
+
+
 def steps(workdir: Path) -> list[int]:
     """The steps of which the run has a checkpoint."""
     return sorted(int(path.name) for path in (workdir / 'checkpoints').iterdir() if path.name.isdecimal())

@@ -1,6 +1,7 @@
 """Evaluators: small objects with a name and ``run(apply, params) -> rows``."""
 
 from lcx.eval.api import Apply, Context, EvalConfig
+from lcx.eval.needle import Needle
 from lcx.eval.perplexity import Perplexity
 from lcx.eval.task import TaskAccuracy, passkey, trained_task
 from lcx.eval.windows import WindowPerplexity
@@ -9,6 +10,7 @@ EVALUATORS = {
     'perplexity': Perplexity,
     'window_perplexity': WindowPerplexity,
     'passkey': passkey,
+    'needle': Needle,
     'task': trained_task,
 }
 
@@ -17,6 +19,7 @@ __all__ = [
     'Apply',
     'Context',
     'EvalConfig',
+    'Needle',
     'Perplexity',
     'TaskAccuracy',
     'WindowPerplexity',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple, Protocol
 
@@ -31,11 +32,13 @@ class EvalConfig:
     every: int | None
     lengths: tuple[int, ...]
     windows: int
+    depths: tuple[float, ...]
+    samples: int
     last: int
     tokens: int
 
     def __post_init__(self) -> None:
-        config.positive(self, 'every', 'windows', 'last', 'tokens')
+        config.positive(self, 'every', 'windows', 'samples', 'last', 'tokens')
         if self.split not in SPLITS:
             raise ConfigError(unknown('split', self.split, SPLITS))
         if not self.lengths:
@@ -46,6 +49,10 @@ class EvalConfig:
                 raise ConfigError(f'lengths: {length} is not a power of two; the nearest is {near}.')
         if tuple(sorted(set(self.lengths))) != self.lengths:
             raise ConfigError(f'lengths: {self.lengths} must rise.')
+        if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
+            raise ConfigError(f'depths: {self.depths} must be at least one share of the text, from 0 to 1.')
+        if tuple(sorted(set(self.depths))) != self.depths:
+            raise ConfigError(f'depths: {self.depths} must rise.')
         if self.last > self.lengths[0]:
             raise ConfigError(f'last: {self.last} exceeds the shortest of lengths, {self.lengths[0]}.')
 
@@ -83,6 +90,11 @@ def whole_rows(ids: np.ndarray) -> Batch:
         segments=np.ones((batch, length), np.int32),
         ids=np.arange(batch, dtype=np.int32),
     )
+
+
+def digest(ids: np.ndarray) -> str:
+    """Twelve hex digits that are equal for equal token ids."""
+    return hashlib.sha256(ids.astype('<i4').tobytes()).hexdigest()[:12]
 
 
 def needs_text(context: Context, evaluator: str) -> Tokens:

@@ -12,12 +12,15 @@ import numpy as np
 
 from lcx.data.tasks import Passkey, Task
 from lcx.errors import ConfigError
-from lcx.eval.api import Apply, Context, mean, scored
+from lcx.eval.api import Apply, Context, digest, mean, scored
 from lcx.types import Row, Tree
 
 
 class TaskAccuracy:
-    """Yields one row per length: the task's scores, and ``answer_bits``, the bits that the answer costs."""
+    """Yields one row per length: the task's scores, and ``answer_bits``, the bits that the answer costs.
+
+    ``text`` is a digest of the inputs.
+    """
 
     def __init__(self, context: Context, task: Task) -> None:
         self.config, self.task, self.name = context.config, task, task.name
@@ -27,11 +30,19 @@ class TaskAccuracy:
         ]
 
     def run(self, apply: Apply, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]:
-        """See the class."""
-        del done
+        """See the class; lengths that are among ``done`` are left out."""
+        known = {(row['length'], row.get('text')) for row in done if row['evaluator'] == self.name}
         for length, batch in zip(self.config.lengths, self.batches):
+            text = digest(batch.tokens)
+            if (length, text) in known:
+                continue
             scores = scored(apply, params, batch, self.config.tokens)
-            row = {'evaluator': self.name, 'length': length, 'samples': self.config.windows}
+            row = {
+                'evaluator': self.name,
+                'length': length,
+                'samples': self.config.windows,
+                'text': text,
+            }
             for name, values in self.task.score(scores.hit, batch.weights).items():
                 row[name], row[f'{name}_stderr'] = mean(values)
             row['answer_bits'], _ = mean((scores.nll * batch.weights).sum(axis=1) / np.log(2))

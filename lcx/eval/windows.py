@@ -7,13 +7,12 @@ pair by pair: the difference has a far smaller error than either value (``lcx re
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator
 
 import numpy as np
 
 from lcx.data.windows import windows
-from lcx.eval.api import Apply, Context, needs_text, scored, whole_rows
+from lcx.eval.api import Apply, Context, digest, needs_text, scored, whole_rows
 from lcx.types import Row, Tree
 
 
@@ -33,7 +32,7 @@ class WindowPerplexity:
             needs_text(context, self.name), length=longest, count=self.config.windows, seed=context.seed
         )
         self.ids = np.stack(found)
-        self.texts = [hashlib.sha256(ids.astype('<i4').tobytes()).hexdigest()[:12] for ids in found]
+        self.texts = [digest(ids) for ids in found]
 
     def run(self, apply: Apply, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]:
         """See the class; rows that are among ``done`` are left out."""

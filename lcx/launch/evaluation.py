@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from lcx.bench import memory
 from lcx.config import plain
 from lcx.data.tasks import TASKS
 from lcx.data.tokenizers import make_tokenizer
@@ -26,11 +27,15 @@ from lcx.types import Batch, Tree
 
 Evaluate = Callable[[Tree, ModelConfig, int], None]
 
-WORTH_A_LINE = 2.0  # seconds: single windows that took less are written, but not shown
+WORTH_A_LINE = 2.0  # seconds: single windows and samples that took less are written, but not shown
+SINGLE = ('window', 'sample')  # columns of rows that are one of many
 
 
 def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Evaluate:
     """``evaluate(params, model, step)``: all of ``config.eval.run``, each row written as soon as it is known.
+
+    ``seconds`` of a row are those since the one before, ``peak_bytes`` the most memory (:func:`peak_bytes`) since the
+    evaluator began or its last row of two seconds ended: lengths rise, so that it is the row's own where it matters.
 
     Windows and prompts are drawn here, so that missing data ends a run before it trains. ``source`` is where the
     parameters are from: an evaluation of the same parameters that was cut short goes on.
@@ -71,14 +76,19 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
         with JsonlWriter(path) as results:  # first, since it removes a torn last line
             done = [row for row in read_jsonl(path) if row.get('of') == common['of']]
             for evaluator in evaluators:
+                memory.reset_peak()
                 since = time.monotonic()
                 for row in evaluator.run(apply_of(model), params, done):
                     now = time.monotonic()
                     row = {**common, 'factor': factor(model, row['length']), **row, 'seconds': now - since}
+                    row['peak_bytes'] = peak_bytes()
                     since = now
                     results.write({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})
-                    if 'window' not in row or row['seconds'] > WORTH_A_LINE:
+                    long = row['seconds'] > WORTH_A_LINE
+                    if long or not any(name in row for name in SINGLE):
                         console.print(f'  {line(row)}', highlight=False, soft_wrap=True)
+                    if long:  # giving free memory back takes milliseconds, which short rows would feel
+                        memory.reset_peak()
 
     return evaluate
 
@@ -87,6 +97,19 @@ def identity(model: ModelConfig, step: int, seed: int, source: Path) -> str:
     """A digest of what is evaluated: equal for equal parameters, model and seed."""
     facts = [plain(model), step, seed, str(source.resolve())]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def peak_bytes() -> int | None:
+    """The most memory that was in use; None if the device does not say.
+
+    Of an accelerator that is its own memory, of the fullest device since the process began; on a CPU that which the
+    process held, all included, since :func:`lcx.bench.memory.reset_peak`.
+    """
+    devices = jax.local_devices()
+    if devices[0].platform == 'cpu':
+        return memory.peak()
+    peaks = [(device.memory_stats() or {}).get('peak_bytes_in_use') for device in devices]
+    return None if None in peaks else max(peaks)
 
 
 def factor(model: ModelConfig, length: int) -> float:
@@ -108,5 +131,9 @@ def line(row: dict[str, Any]) -> str:
         where = f'positions {row["bucket_start"]}-{row["bucket_end"]}'
     if 'window' in row:
         where += f', window {row["window"]}'
-        numbers = [f'{name} {row[name]:.3f}' for name in ('nats', 'last_nats')]
+    if 'sample' in row:
+        where += f', depth {row["depth"]:g}, sample {row["sample"]}'
+    if any(name in row for name in SINGLE):
+        shown = ('nats', 'last_nats', 'accuracy', 'answer_bits')
+        numbers = [f'{name} {row[name]:.3f}' for name in shown if name in row]
     return f'{row["label"]}: {row["evaluator"]}, {where}: {", ".join(numbers)} ({row["seconds"]:.1f} s)'

@@ -18,7 +18,7 @@ from absl import flags as absl_flags
 from lcx.errors import ConfigError, StorageError
 from lcx.launch.flags import no_arguments
 from lcx.types import Row
-from lcx.viz import bench, curves, paired, results, tables
+from lcx.viz import bench, curves, heatmap, paired, results, tables
 from lcx.viz import positions as frequencies
 
 
@@ -72,7 +72,8 @@ def report(directories: list[str], out: str | None, reference: str | None = None
 
     folder = Path(out or (Path(directories[0], 'figures') if len(directories) == 1 else 'report'))
     files: dict[str, bytes] = {}
-    for name, figure in (curves.figures(comparisons) | bench.figures(raced)).items():
+    by_depth = heatmap.figures(results.load(paths, keep=('depth',)))
+    for name, figure in (curves.figures(comparisons) | by_depth | bench.figures(raced)).items():
         files |= {f'{name}.{kind}': curves.render(figure, kind) for kind in ('png', 'svg')}
     files['report.md'] = _markdown(_command(directories, out, reference), built, files).encode()
     _write(folder, files)

@@ -184,7 +184,7 @@ def _names(axes: Axes, lines: Sequence[Series], height: float) -> float:
             text += f' ↑ {y:.2f}'
         axes.plot(x_name, place, color=look['color'], marker=look['marker'], clip_on=False)
         names.append(axes.text(x_name + 0.1 * x_inch, place, text, va='center_baseline'))
-    return LABEL_GAP + 0.1 + _inches(names) + MARGIN
+    return LABEL_GAP + 0.1 + inches(names) + MARGIN
 
 
 def _frame(axes: Axes, comparison: Comparison) -> None:
@@ -234,10 +234,10 @@ def _titles(axes: Axes, comparison: Comparison, cut: bool) -> float:
     left = 72 * (MARGIN - LEFT)  # points from the axes
     title = axes.annotate(comparison.title, xytext=(left, 32), weight='bold', size=11, **at)
     subtitle = axes.annotate(note, xytext=(left, 16), size=9, color=FAINT, **at)
-    return MARGIN + _inches([title, subtitle]) + MARGIN
+    return MARGIN + inches([title, subtitle]) + MARGIN
 
 
-def _inches(texts: Sequence[Text]) -> float:
+def inches(texts: Sequence[Text]) -> float:
     """The width of the widest text."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,11 @@ from lcx.errors import DataError
 from lcx.types import Row
 
 FILE = 'results.jsonl'
+
+# Columns that tell one text of many, and the ones that count the texts of a mean.
+SINGLE = {'window': 'windows', 'sample': 'samples'}
+OF_ONE = ('depth', 'place', 'text', *SINGLE)  # a mean over texts has none of these
+WITHIN = ('bucket_start', 'bucket_end', 'depth', *SINGLE)  # what tells the rows of one length apart
 
 
 class Measure(NamedTuple):
@@ -136,7 +141,7 @@ def read(path: Path) -> list[Row]:
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:
-    """Of the rows of each (label, evaluator, length, bucket, window) the one of the highest step, then the last."""
+    """Of the rows of each (label, evaluator, length, bucket, text) the one of the highest step, then the last."""
     kept: dict[tuple, Row] = {}
     for row in rows:
         key = _key(row)
@@ -145,28 +150,37 @@ def newest(rows: Iterable[Row]) -> list[Row]:
     return list(kept.values())
 
 
-def load(directories: Sequence[Path]) -> list[Row]:
-    """The newest rows of all runs in and below ``directories``, merged over seeds. Raises DataError."""
-    runs = {path.parent: over_windows(newest(read(path))) for path in find(directories)}
+def load(directories: Sequence[Path], keep: Collection[str] = ()) -> list[Row]:
+    """The newest rows of all runs in and below ``directories``, merged over texts and seeds. Raises DataError.
+
+    ``keep`` is that of :func:`over_texts`.
+    """
+    runs = {path.parent: over_texts(newest(read(path)), keep) for path in find(directories)}
     if not any(runs.values()):
         folder = next(iter(runs))
         raise DataError(f'{folder / FILE}: no rows yet. Evaluate the run: lcx eval --workdir={folder}')
     return merge(runs)
 
 
-def over_windows(rows: Sequence[Row]) -> list[Row]:
-    """Rows of single windows become one row of each length: means and their standard errors over windows."""
+def over_texts(rows: Sequence[Row], keep: Collection[str] = ()) -> list[Row]:
+    """Rows of single texts become one row of each length: means and their standard errors over texts.
+
+    With ``keep=('depth',)``, one of each length and depth.
+    """
     groups: dict[tuple, list[Row]] = {}
     whole = []
     for row in rows:
-        if 'window' in row:
-            groups.setdefault(_key({**row, 'window': None}), []).append(row)
+        if any(name in row for name in SINGLE):
+            rest = {k: v for k, v in row.items() if k not in OF_ONE or k in keep}
+            groups.setdefault(_key(rest), []).append(row)
         else:
             whole.append(row)
     for group in groups.values():
         row = average(group) if len(group) > 1 else group[0]
-        row = {k: v for k, v in row.items() if k not in ('seeds', 'window', 'text')}
-        whole.append({**row, 'seed': group[-1].get('seed'), 'windows': len(group)})
+        dropped = ('seeds', *(name for name in OF_ONE if name not in keep))
+        counted = {count: len(group) for name, count in SINGLE.items() if name in row}
+        row = {k: v for k, v in row.items() if k not in dropped}
+        whole.append({**row, 'seed': group[-1].get('seed'), **counted})
     return whole
 
 
@@ -193,7 +207,7 @@ def average(rows: Sequence[Row]) -> Row:
     merged = {k: v for k, v in rows[-1].items() if k != 'seed' and not k.endswith('_stderr')}
     for column in list(merged):
         values = [math.nan if row.get(column) is None else row[column] for row in rows]
-        if any(isinstance(row.get(column), float) for row in rows):
+        if column not in WITHIN and any(isinstance(row.get(column), float) for row in rows):
             with np.errstate(invalid='ignore'):  # the deviation of infinite values is NaN
                 merged[column] = float(np.mean(values))
                 merged[f'{column}_stderr'] = float(np.std(values, ddof=1)) / math.sqrt(len(values))
@@ -276,7 +290,7 @@ def _row(line: bytes) -> dict[str, Any]:
 
 
 def _key(row: Row) -> tuple:
-    place = (row.get(name) for name in ('bucket_start', 'bucket_end', 'window'))
+    place = (row.get(name) for name in WITHIN)
     return row['label'], row['evaluator'], row['length'], *place
 
 

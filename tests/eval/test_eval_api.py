@@ -26,7 +26,15 @@ MODEL = ModelConfig(
 )
 IDS = np.random.default_rng(0).integers(0, 40, (5, 17), np.int32)
 GOOD = EvalConfig(
-    run=('perplexity',), split='validation', every=None, lengths=(64, 128), windows=4, last=32, tokens=1024
+    run=('perplexity',),
+    split='validation',
+    every=None,
+    lengths=(64, 128),
+    windows=4,
+    depths=(0.0, 1.0),
+    samples=2,
+    last=32,
+    tokens=1024,
 )
 
 
@@ -76,6 +84,13 @@ def test_mean_and_its_error():
         ({'last': 0}, 'last: 0 must be greater than 0'),
         ({'windows': -1}, 'windows: -1 must be greater than 0'),
         ({'every': 0}, 'every: 0 must be greater than 0'),
+        ({'samples': 0}, 'samples: 0 must be greater than 0'),
+        ({'depths': ()}, r'depths: \(\) must be at least one share of the text, from 0 to 1'),
+        (
+            {'depths': (0.5, 50.0)},
+            r'depths: \(0.5, 50.0\) must be at least one share of the text, from 0 to 1',
+        ),
+        ({'depths': (1.0, 0.0)}, r'depths: \(1.0, 0.0\) must rise'),
     ],
 )
 def test_errors_name_the_field(fields, message):
@@ -85,7 +100,7 @@ def test_errors_name_the_field(fields, message):
 
 def test_evaluators_have_the_name_of_what_they_measure():
     context = Context(dataclasses.replace(GOOD, lengths=(128,)), None, Bytes(), seed=0, task=Copy(Bytes()))
-    text = {name for name in EVALUATORS if 'perplexity' in name}
+    text = {name for name in EVALUATORS if isinstance(EVALUATORS[name], type)}
     assert {name: EVALUATORS[name].name for name in text} == {name: name for name in text}
     made = {name: EVALUATORS[name](context).name for name in EVALUATORS if name not in text}
     assert made == {'passkey': 'passkey', 'task': 'copy'}

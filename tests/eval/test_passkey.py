@@ -16,7 +16,15 @@ TOKENIZER = Bytes()
 LEAST = 101  # bytes of needle, question and answer, less the last, which is no input
 LENGTHS = (128, 256, 512)
 CONFIG = EvalConfig(
-    run=('passkey',), split='validation', every=None, lengths=LENGTHS, windows=8, last=8, tokens=1024
+    run=('passkey',),
+    split='validation',
+    every=None,
+    lengths=LENGTHS,
+    windows=8,
+    depths=(0.5,),
+    samples=1,
+    last=8,
+    tokens=1024,
 )
 
 
@@ -88,15 +96,30 @@ def find(text):
 
 
 def test_a_reader_is_always_right():
-    for row, length in zip(rows(solver(find)), LENGTHS):
+    for row, length in zip(rows(solver(find)), LENGTHS, strict=True):
+        assert len(row['text']) == 12
         assert row == {
             'evaluator': 'passkey',
             'length': length,
             'samples': 8,
+            'text': row['text'],
             'accuracy': 1.0,
             'accuracy_stderr': 0.0,
             'answer_bits': pytest.approx(6),
         }
+
+
+def test_finished_lengths_are_left_out_unless_their_prompts_differ():
+    task, seen = passkey(Context(CONFIG, None, TOKENIZER, seed=1)), []
+
+    def apply(params, batch):
+        seen.append(batch.tokens.shape[1])
+        return solver(find)(params, batch)
+
+    whole = list(task.run(apply, None))
+    seen.clear()
+    done = [whole[1], {**whole[0], 'text': 'another'}, {**whole[2], 'evaluator': 'copy'}]
+    assert list(task.run(apply, None, done)) == [whole[0], whole[2]] and set(seen) == {128, 512}
 
 
 def test_almost_right_is_wrong():

@@ -18,6 +18,8 @@ CONFIG = EvalConfig(
     every=None,
     lengths=LENGTHS,
     windows=WINDOWS,
+    depths=(0.5,),
+    samples=1,
     last=LAST,
     tokens=4 * 64,
 )

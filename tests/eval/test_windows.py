@@ -9,7 +9,17 @@ from lcx.errors import ConfigError
 from lcx.eval import Context, EvalConfig, Perplexity, WindowPerplexity
 from lcx.models import Scores
 
-CONFIG = EvalConfig(run=(), split='validation', every=None, lengths=(16, 32), windows=5, last=4, tokens=64)
+CONFIG = EvalConfig(
+    run=(),
+    split='validation',
+    every=None,
+    lengths=(16, 32),
+    windows=5,
+    depths=(0.5,),
+    samples=1,
+    last=4,
+    tokens=64,
+)
 
 
 @pytest.fixture(scope='module')
