@@ -26,7 +26,7 @@ MOST = 3  # panels beside each other
 
 # Inches.
 CELL_WIDTH, CELL_HEIGHT = 0.56, 0.32
-LEFT, BOTTOM, TOP = 0.75, 0.2, 0.6
+LEFT, BOTTOM, TOP = 0.75, 0.25, 0.6
 ABOVE, BELOW, BETWEEN = 0.48, 0.42, 0.3  # a panel's names, its ticks, and the gap to the next one
 
 

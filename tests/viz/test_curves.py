@@ -151,7 +151,7 @@ def test_thin_keeps_trained_lengths_and_spaces_the_others():
 
 def test_tables_and_results_need_no_matplotlib_and_figures_no_pyplot():
     code = (
-        'import sys, lcx.viz.tables, lcx.viz.curves\n'
+        'import sys, lcx.viz.tables, lcx.viz.curves, lcx.viz.heatmap\n'
         'assert "matplotlib" not in sys.modules\n'
         'from lcx.viz.results import compare\n'
         'rows = [dict(evaluator="p", label="a", length=n, accuracy=0.5) for n in (64, 128)]\n'

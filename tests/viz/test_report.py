@@ -52,6 +52,18 @@ def test_report_prints_tables_and_names_the_files(runs, capsys):
     assert 'No answer was right, at any length.' in text
 
 
+def test_depths_have_a_figure_of_their_own(runs):
+    row = {'label': 'base', 'evaluator': 'needle', 'length': 64, 'accuracy': 1.0, 'trained_length': 64}
+    with (runs / 'base' / 'results.jsonl').open('a') as file:
+        for depth in (0.0, 0.5):
+            file.write(json.dumps({**row, 'depth': depth, 'sample': 0, 'text': 'x'}) + '\n')
+    report_on(str(runs))
+    names = {'needle.png', 'needle.svg', 'needle_by_depth.png', 'needle_by_depth.svg'}
+    assert names <= {p.name for p in (runs / 'figures').iterdir()}
+    text = (runs / 'figures' / 'report.md').read_text()
+    assert '![needle_by_depth](needle_by_depth.png)' in text and '| 1.00 ±0.00 |' in text
+
+
 def test_many_directories_write_to_report_here_or_where_asked(runs, monkeypatch):
     monkeypatch.chdir(runs)
     report_on('base', 'yarn')
