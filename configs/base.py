@@ -104,13 +104,8 @@ def get_config(arg: str = '') -> ConfigDict:
     evaluation.every = config_dict.placeholder(int)  # steps between evaluations; default: at the end only
     evaluation.lengths = (128, 256, 512, 1024, 2048)
     evaluation.windows = 32  # texts scored at every length
-    evaluation.depths = (
-        0.0,
-        0.25,
-        0.5,
-        0.75,
-        1.0,
-    )  # needle: shares of the text before the number to be found
+    # needle: shares of the text before the number to be found
+    evaluation.depths = (0.0, 0.25, 0.5, 0.75, 1.0)
     evaluation.samples = 8  # needle: numbers to be found at each depth of each length
     evaluation.last = 64  # the tokens at the end of each window that count for "last" scores
     evaluation.tokens = 16384  # tokens scored at one time: bounds the memory

@@ -19,7 +19,7 @@ from lcx.config import plain
 from lcx.data.tasks import TASKS
 from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
-from lcx.eval import EVALUATORS, Context
+from lcx.eval import EVALUATORS, Apply, Context
 from lcx.launch.experiment import ExperimentConfig
 from lcx.models import ModelConfig, Scores, score
 from lcx.train.metrics import JsonlWriter, read_jsonl
@@ -34,8 +34,8 @@ SINGLE = ('window', 'sample')  # columns of rows that are one of many
 def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Evaluate:
     """``evaluate(params, model, step)``: all of ``config.eval.run``, each row written as soon as it is known.
 
-    ``seconds`` of a row are those since the one before, ``peak_bytes`` the most memory (:func:`peak_bytes`) since the
-    evaluator began or its last row of two seconds ended: lengths rise, so that it is the row's own where it matters.
+    ``seconds`` of a row are those since the one before; ``peak_bytes`` is the most memory (:func:`peak_bytes`) since
+    its evaluator first scored a batch of its length, compilation included.
 
     Windows and prompts are drawn here, so that missing data ends a run before it trains. ``source`` is where the
     parameters are from: an evaluation of the same parameters that was cut short goes on.
@@ -76,19 +76,15 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
         with JsonlWriter(path) as results:  # first, since it removes a torn last line
             done = [row for row in read_jsonl(path) if row.get('of') == common['of']]
             for evaluator in evaluators:
-                memory.reset_peak()
                 since = time.monotonic()
-                for row in evaluator.run(apply_of(model), params, done):
+                for row in evaluator.run(renewing_peak(apply_of(model)), params, done):
                     now = time.monotonic()
                     row = {**common, 'factor': factor(model, row['length']), **row, 'seconds': now - since}
                     row['peak_bytes'] = peak_bytes()
                     since = now
                     results.write({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})
-                    long = row['seconds'] > WORTH_A_LINE
-                    if long or not any(name in row for name in SINGLE):
+                    if row['seconds'] > WORTH_A_LINE or not any(name in row for name in SINGLE):
                         console.print(f'  {line(row)}', highlight=False, soft_wrap=True)
-                    if long:  # giving free memory back takes milliseconds, which short rows would feel
-                        memory.reset_peak()
 
     return evaluate
 
@@ -97,6 +93,23 @@ def identity(model: ModelConfig, step: int, seed: int, source: Path) -> str:
     """A digest of what is evaluated: equal for equal parameters, model and seed."""
     facts = [plain(model), step, seed, str(source.resolve())]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def renewing_peak(apply: Apply) -> Apply:
+    """``apply``; before a batch of another length than the last one, the process's peak memory starts anew.
+
+    Not before each batch: giving free memory back takes milliseconds, as long as short windows do.
+    """
+    last = None
+
+    def call(params: Tree, batch: Batch) -> Scores:
+        nonlocal last
+        if batch.tokens.shape[1] != last:
+            last = batch.tokens.shape[1]
+            memory.reset_peak()
+        return apply(params, batch)
+
+    return call
 
 
 def peak_bytes() -> int | None:

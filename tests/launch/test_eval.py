@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from lcx.eval.api import whole_rows
 from lcx.launch import evaluation
 from tests.running import CONFIGS, digest, lcx, on_corpus, rows, steps, timeless
 
@@ -182,6 +183,17 @@ def test_needles_go_on_where_they_were(trained, tmp_path, capfd, monkeypatch):
     shown = [line for line in capfd.readouterr().err.splitlines() if 'needle' in line]
     assert len(shown) == 3
     assert 'rope: needle, length 512, depth 1, sample 0: accuracy 0.000, answer_bits ' in shown[0]
+
+
+def test_the_peak_starts_anew_with_each_length_alone(monkeypatch):
+    resets, apply = [], evaluation.renewing_peak(lambda params, batch: batch)
+    monkeypatch.setattr(evaluation.memory, 'reset_peak', lambda: resets.append(1))
+    counts = []
+    for shape in ((2, 8), (2, 8), (1, 8), (1, 16), (1, 16), (4, 8)):
+        ids = np.zeros((shape[0], shape[1] + 1), np.int32)
+        assert apply(None, whole_rows(ids)).tokens.shape == shape
+        counts.append(len(resets))
+    assert counts == [1, 1, 1, 2, 2, 3]
 
 
 class Accelerator:
