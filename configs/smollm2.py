@@ -14,6 +14,7 @@ def get_config(arg: str = ''):
     """``arg``: '' or 'smoke'."""
     config = base.get_config()
     config.eval.run = ('window_perplexity',)
+    config.loss.chunk = 256  # a vocabulary of 49,152: fewer logits at a time are less memory, and no slower
     if base.check(arg) == 'smoke':
         return base.smoke(config)
     config.data.source = 'austen'
