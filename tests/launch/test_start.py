@@ -11,9 +11,10 @@ import resource, sys
 import numpy as np
 from lcx.launch.start import keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == 'keep' else False
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     np.ones(2**23)  # 64 MB, freed at once
-print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
@@ -25,4 +26,4 @@ def test_freed_memory_is_used_again_without_page_faults():
         return kept == 'True', int(faults)
 
     (kept, few), (_, many) = run('keep'), run('default')
-    assert kept and many - few > 5 * 2**26 / 4096
+    assert kept and many > 4 * few
