@@ -42,10 +42,13 @@ def remapped(position: Position, remap: Callable) -> Position:
 
 
 def reading(position: Position, part: str) -> Position:
-    """``position``, whose parameters are ``params[part]`` of its wrapper's; the wrapper's ``init`` puts them there."""
+    """``position``, whose parameters are ``params[part]`` of its wrapper's; the wrapper's ``init`` puts them there.
+
+    A position without parameters may have no part: trees that went through a list of their leaves lack empty branches.
+    """
 
     def of(f: Callable | None) -> Callable | None:
-        return None if f is None else lambda params, *rest, **named: f(params[part], *rest, **named)
+        return None if f is None else lambda params, *rest, **named: f(params.get(part, {}), *rest, **named)
 
     names = ('embed', 'tables', 'query', 'key', 'gain', 'bias')
     return position._replace(**{name: of(getattr(position, name)) for name in names})

@@ -6,7 +6,16 @@ WORDS = ['train', f'--config={CONFIGS}/base.py:smoke', '--config.data.source=tas
 
 
 def test_a_task_trains_and_evaluates(tmp_path):
-    assert lcx(*WORDS, "--config.eval.run=('task', 'passkey')", f'--workdir={tmp_path}/run') == 0
+    """With a position method that has parameters, and a base without any."""
+    assert (
+        lcx(
+            *WORDS,
+            '--config.model.position.name=ssmax',
+            "--config.eval.run=('task', 'passkey')",
+            f'--workdir={tmp_path}/run',
+        )
+        == 0
+    )
     found = rows(tmp_path / 'run' / 'results.jsonl')
     assert [(r['evaluator'], r['length']) for r in found] == [
         ('copy', 128), ('copy', 256), ('passkey', 128), ('passkey', 256),

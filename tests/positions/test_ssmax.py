@@ -112,3 +112,11 @@ def test_errors_name_the_field_and_the_value(options, message):
     with pytest.raises(ConfigError) as caught:
         make(POSITIONS, options, 'model.position', **CONTEXT)
     assert str(caught.value).startswith(f'model.position.{message}')
+
+
+def test_a_base_without_parameters_needs_no_branch():
+    position, x = method({'name': 'rope'}), vectors(0)
+    params, pos = position.init(jax.random.key(0)), jnp.arange(T)[None]
+    assert params.pop('base') == {}
+    whole = position.query({**params, 'base': {}}, x, pos)
+    np.testing.assert_array_equal(position.query(params, x, pos), whole)
