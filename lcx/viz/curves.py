@@ -41,7 +41,8 @@ STYLE = {
 
 # Inches. The axes have a fixed size; the figure grows to hold its labels.
 AXES_WIDTH, AXES_HEIGHT = 5.6, 3.5
-LEFT, BOTTOM, TOP = 0.5, 0.95, 0.8
+LEFT, BOTTOM, TOP = 0.5, 0.95, 0.8  # left: at least
+TICK_GAP = 0.1  # from the numbers of the y axis to the axis
 MARGIN = 0.12  # of text from the figure's edges
 LABEL_GAP = 0.3  # from the axes to the names of the lines, bridged by a thin leader
 LABEL_HEIGHT = 0.2
@@ -70,11 +71,12 @@ def draw(comparison: Comparison) -> Figure:
         _frame(axes, comparison)
         for i, series in enumerate(lines):
             _line(axes, series, comparison.trained_lengths, _look(i))
-        right = LEFT + AXES_WIDTH + _names(axes, lines, height)
-        words = _titles(axes, comparison, cut=max(comparison.means) > high)
+        left = max(LEFT, MARGIN + inches(axes.get_yticklabels()) + TICK_GAP)
+        right = left + AXES_WIDTH + _names(axes, lines, height)
+        words = _titles(axes, comparison, left, cut=max(comparison.means) > high)
         width, total = max(right, words), BOTTOM + height + TOP
         figure.set_size_inches(width, total)
-        axes.set_position((LEFT / width, BOTTOM / total, AXES_WIDTH / width, height / total))
+        axes.set_position((left / width, BOTTOM / total, AXES_WIDTH / width, height / total))
     return figure
 
 
@@ -225,15 +227,15 @@ def _tick(length: int, trained: Sequence[int], rings: Sequence[int]) -> str:
     return name
 
 
-def _titles(axes: Axes, comparison: Comparison, cut: bool) -> float:
-    """Says above the axes what is shown; returns the inches that the words take from the figure's left."""
+def _titles(axes: Axes, comparison: Comparison, left: float, cut: bool) -> float:
+    """Says above the axes, ``left`` inches from the figure's edge, what is shown; returns the inches it takes."""
     positions = comparison.columns[0].start is not None
     axes.set_xlabel('position in the window (tokens)' if positions else 'context length (tokens)', size=9)
     note = comparison.note + (', axis cut: ↑ values beyond it' if cut else '')
     at = {'xy': (0, 1), 'xycoords': 'axes fraction', 'textcoords': 'offset points'}
-    left = 72 * (MARGIN - LEFT)  # points from the axes
-    title = axes.annotate(comparison.title, xytext=(left, 32), weight='bold', size=11, **at)
-    subtitle = axes.annotate(note, xytext=(left, 16), size=9, color=FAINT, **at)
+    start = 72 * (MARGIN - left)  # points from the axes
+    title = axes.annotate(comparison.title, xytext=(start, 32), weight='bold', size=11, **at)
+    subtitle = axes.annotate(note, xytext=(start, 16), size=9, color=FAINT, **at)
     return MARGIN + inches([title, subtitle]) + MARGIN
 
 
