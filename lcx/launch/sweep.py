@@ -7,9 +7,10 @@ lcx sweep --sweep=experiments/001_extend_small/sweep.py --workdir=runs/001 --dry
 A sweep file defines ``sweep(arg) -> list of runs``; ``arg`` is what follows the colon. A run is a dict:
 
     name    its folder below --workdir
-    verb    train or eval
-    config  configuration file of a train run, with its argument
-    init    name of an earlier run whose parameters it starts from or evaluates
+    verb    train, eval or convert
+    config  configuration file, with its argument, of a train run or of an eval run on a Hugging Face directory
+    init    name of an earlier run whose parameters it starts from, evaluates or writes
+    src     of a convert run without init: what lcx convert takes, such as smollm2
     set     overrides: field of the configuration -> value
 
 Every run is a command of its own, shown as it starts, that any scheduler could run instead. A run that fails ends
@@ -33,9 +34,8 @@ from absl import flags as absl_flags
 from lcx.errors import ConfigError, LcxError, unknown
 from lcx.launch import flags as shared
 
-FIELDS = ('name', 'verb', 'config', 'init', 'set')
-VERBS = ('train', 'eval')
-LOG = 'log.txt'  # what a run prints when several run at a time
+FIELDS = ('name', 'verb', 'config', 'init', 'src', 'set')
+VERBS = ('train', 'eval', 'convert')
 
 
 def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
     absl_flags.DEFINE_integer(
         'jobs',
         1,
-        'Runs at a time; more than one share the cores and write to WORKDIR/RUN/log.txt.',
+        'Runs at a time; more than one share the cores and write to WORKDIR/RUN.log.',
         flag_values=flags,
     )
     absl_flags.DEFINE_bool('dry_run', False, 'Only print the commands.', flag_values=flags)
@@ -81,6 +81,11 @@ class Job(NamedTuple):
     words: list[str]  # after ``lcx``
     workdir: Path
 
+    @property
+    def log(self) -> Path:
+        """Where the run's words go when several run at a time."""
+        return self.workdir.with_name(f'{self.workdir.name}.log')
+
     def is_done(self) -> bool:
         """Whether this very command has finished."""
         done = self.workdir / 'done.json'
@@ -90,7 +95,7 @@ class Job(NamedTuple):
 def work(waiting: list[Job], jobs: int) -> None:
     """Runs all of ``waiting``, at most ``jobs`` at a time, each after the run that it starts from.
 
-    One at a time, a run writes to this terminal; several write to ``log.txt`` in their workdirs, and share the cores.
+    One at a time, a run writes to this terminal; several write to logs beside their workdirs, and share the cores.
     When one fails, or this process is told to stop, those that run are stopped too, and waited for.
     """
     slots, running = list(range(jobs)), {}
@@ -126,8 +131,8 @@ def start(job: Job, slot: int, jobs: int) -> subprocess.Popen:
     words = [sys.executable, '-m', 'lcx', *job.words]
     if jobs == 1:
         return subprocess.Popen(words)
-    job.workdir.mkdir(parents=True, exist_ok=True)
-    with open(job.workdir / LOG, 'ab') as log:
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(job.log, 'ab') as log:
         child = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
     if hasattr(os, 'sched_setaffinity'):
         cores = sorted(os.sched_getaffinity(0))
@@ -139,7 +144,7 @@ class RunFailed(LcxError):
     """A run of the sweep ended with an error, which it has printed itself, or written to its log."""
 
     def __init__(self, job: Job, code: int, *, logged: bool) -> None:
-        where = f' Its words are in {job.workdir / LOG}.' if logged else ''
+        where = f' Its words are in {job.log}.' if logged else ''
         super().__init__(
             f'sweep: run {job.item["name"]!r} ended with exit code {code}; the same command continues the sweep.{where}'
         )
@@ -177,16 +182,22 @@ def check(runs: Sequence[Mapping[str, Any]]) -> None:
             raise ConfigError(unknown(f'sweep: run {name!r}: init (an earlier run)', item['init'], seen))
         if verb == 'eval' and item.get('init') is None:
             raise ConfigError(f'sweep: run {name!r}: an eval run needs an init.')
+        if (verb == 'convert' and item.get('init') is None) != (item.get('src') is not None):
+            raise ConfigError(
+                f'sweep: run {name!r}: src goes with a convert run that has no init, and only there.'
+            )
         seen.append(name)
 
 
 def command(item: Mapping[str, Any], root: Path) -> list[str]:
     """The words after ``lcx`` that start the run."""
-    words = [item['verb'], f'--workdir={root / item["name"]}']
-    if item['verb'] == 'train':
+    verb, init = item['verb'], item.get('init')
+    origin = None if init is None else root / init
+    words = [verb, f'--{"dst" if verb == "convert" else "workdir"}={root / item["name"]}']
+    if item.get('config'):
         words.append(f'--config={item["config"]}')
-        if item.get('init'):
-            words.append(f'--config.init_from={root / item["init"]}')
-    else:
-        words.append(f'--init={root / item["init"]}')
+    if verb == 'convert':
+        words.append(f'--src={origin or item["src"]}')
+    elif origin is not None:
+        words.append(f'--config.init_from={origin}' if verb == 'train' else f'--init={origin}')
     return words + [f'--config.{field}={value}' for field, value in item.get('set', {}).items()]

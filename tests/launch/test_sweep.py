@@ -31,6 +31,14 @@ def test_a_run_is_a_command():
     assert sweep.command(evaluation, Path('w')) == [
         'eval', '--workdir=w/pi', '--init=w/base', '--config.model.position.name=pi',
     ]  # fmt: skip
+    fetched = {'name': 'model', 'verb': 'convert', 'src': 'smollm2'}
+    assert sweep.command(fetched, Path('w')) == ['convert', '--dst=w/model', '--src=smollm2']
+    written = {'name': 'out', 'verb': 'convert', 'init': 'tuned'}
+    assert sweep.command(written, Path('w')) == ['convert', '--dst=w/out', '--src=w/tuned']
+    assert sweep.command({**evaluation, 'config': 'c.py'}, Path('w'))[2:4] == [
+        '--config=c.py',
+        '--init=w/base',
+    ]
 
 
 @pytest.mark.parametrize('size', ['', ':demo', ':smoke'])
@@ -57,6 +65,8 @@ def test_the_position_zoos_sweep_is_valid_at_every_size(size, runs):
         ([{'name': 'a', 'verb': 'train', 'config': 'c'}] * 2, "'a' is empty, has a slash or is used twice"),
         ([{'name': '../a', 'verb': 'train', 'config': 'c'}], "'../a' is empty, has a slash"),
         ([{'name': 'a', 'verb': 'train', 'config': 'c', 'sett': {}}], "'sett'. Did you mean 'set'"),
+        ([{'name': 'a', 'verb': 'convert'}], "'a': src goes with a convert run that has no init"),
+        ([{'name': 'a', 'verb': 'train', 'config': 'c', 'src': 'm'}], "'a': src goes with a convert run"),
     ],
 )
 def test_a_list_that_cannot_run_is_refused_before_anything_runs(runs, message):
@@ -84,8 +94,8 @@ def test_finished_runs_are_skipped_and_a_failed_one_ends_the_sweep(tmp_path, cap
     assert 'base: finished before, skipped' in capfd.readouterr().out
     assert rows(tmp_path / 'runs' / 'base' / 'results.jsonl') == before
     assert lcx(*words, '--jobs=2') == 2  # its words go to a log then
-    assert f'Its words are in {tmp_path}/runs/bad/log.txt' in capfd.readouterr().err
-    assert "Did you mean 'yarn'" in (tmp_path / 'runs' / 'bad' / 'log.txt').read_text()
+    assert f'Its words are in {tmp_path}/runs/bad.log' in capfd.readouterr().err
+    assert "Did you mean 'yarn'" in (tmp_path / 'runs' / 'bad.log').read_text()
 
 
 def test_several_at_a_time_wait_for_what_they_start_from(tmp_path, monkeypatch):
@@ -96,6 +106,7 @@ def test_several_at_a_time_wait_for_what_they_start_from(tmp_path, monkeypatch):
 
     def start(job, slot, jobs):
         job.workdir.mkdir(exist_ok=True)
+        assert job.log.parent == tmp_path
         return subprocess.Popen([sys.executable, '-c', code, job.item['name']])
 
     monkeypatch.setattr(sweep, 'start', start)
