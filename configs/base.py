@@ -16,7 +16,9 @@ def get_config(arg: str = '') -> ConfigDict:
     """``arg`` is what follows the colon in ``--config=FILE:arg``: '' or 'smoke'."""
     config = ConfigDict()
     config.seed = 0  # of parameters, data order and evaluation windows
-    config.init_from = config_dict.placeholder(str)  # a workdir whose newest checkpoint gives the parameters
+    # What gives the parameters: a workdir, by its newest checkpoint; or a Hugging Face directory, which gives the model
+    # and the tokenizer too, in which what a config changes of this file is changed.
+    config.init_from = config_dict.placeholder(str)
 
     config.data = data = ConfigDict()
     # stdlib | text | austen | kjv | tfds:NAME (NAME may be name/config:version) | task:NAME
@@ -33,7 +35,8 @@ def get_config(arg: str = '') -> ConfigDict:
     data.validation_percent = 5  # share of the documents (never of positions) kept for validation
 
     config.model = model = ConfigDict()
-    model.preset = 'tiny'  # tiny | small | smollm2_135m | llama_1b | llama_8b: gives every size left at None
+    # tiny | small | smollm2_135m | llama_1b | llama_8b: gives every size left at None. None: all must be given
+    model.preset = 'tiny'
     model.vocab = config_dict.placeholder(int)  # default: the tokenizer's
     model.width = config_dict.placeholder(int)  # D
     model.layers = config_dict.placeholder(int)  # L; what the pattern leaves over: its first layers once more
@@ -59,19 +62,7 @@ def get_config(arg: str = '') -> ConfigDict:
     model.feed_forward_chunk = 0  # tokens of each row whose hidden activations (F) exist at one time; 0: all
     # Every layer is of a kind; the pattern of kinds repeats. A kind's position None means model.position.
     model.pattern = ('full',)
-    model.kinds = ConfigDict(
-        {
-            'full': {
-                'mixer': mixer(),
-                'attention': attention(),
-                # All of these must allow: causal, window, sinks, prefix, same_segment, chunked, dilated, strided,
-                # shifted_groups, global_tokens, random_blocks; both and either nest. lcx/attention/rules.py shows how.
-                'rule': ({'name': 'causal'},),
-                'position': config_dict.placeholder(object),
-                'regions': regions(),
-            },
-        }
-    )
+    model.kinds = ConfigDict({'full': kind()})
     model.position = position()
     model.source = config_dict.placeholder(object)  # config.json of the checkpoint it came from; lcx sets it
 
@@ -120,6 +111,20 @@ def get_config(arg: str = '') -> ConfigDict:
 
     config.label = ''  # name of this run in reports; default: the position method
     return smoke(config) if check(arg) == 'smoke' else config
+
+
+def kind(**options) -> ConfigDict:
+    """A kind of layer: how it mixes tokens, who may read whom, and its positions."""
+    config = ConfigDict()
+    config.mixer = mixer()
+    config.attention = attention()
+    # All of these must allow: causal, window, sinks, prefix, same_segment, chunked, dilated, strided,
+    # shifted_groups, global_tokens, random_blocks; both and either nest. lcx/attention/rules.py shows how.
+    config.rule = ({'name': 'causal'},)
+    config.position = config_dict.placeholder(object)
+    config.regions = regions()
+    config.update(options)
+    return config
 
 
 def mixer(name: str = 'attention', **options) -> ConfigDict:

@@ -13,10 +13,13 @@ gguf_tokenizer  its tokenizer
 smollm2         a real pretrained model from a package: fetch
 """
 
-from lcx.convert.config import read_config
+from lcx.convert.config import from_hf, read_config, to_hf
 from lcx.convert.families import FAMILIES
-from lcx.convert.files import TOKENIZER_FILES, copy_tokenizer_files
+from lcx.convert.files import TOKENIZER_FILES, check_weights, copy_tokenizer_files
 from lcx.convert.reader import load
-from lcx.convert.writer import save
+from lcx.convert.writer import check_target, save
 
-__all__ = ['FAMILIES', 'TOKENIZER_FILES', 'copy_tokenizer_files', 'load', 'read_config', 'save']
+__all__ = [
+    'FAMILIES', 'TOKENIZER_FILES', 'check_target', 'check_weights', 'copy_tokenizer_files', 'from_hf', 'load',
+    'read_config', 'save', 'to_hf',
+]  # fmt: skip

@@ -58,8 +58,7 @@ def save(
       UnsupportedError: the parameters are spread over several processes.
     """
     directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise StorageError(f'{directory}: exists and is not empty; choose another place, or remove it.')
+    check_target(directory)
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(unknown('dtype', dtype, DTYPES))
     if max_shard_bytes < 1:
@@ -80,6 +79,12 @@ def save(
             files.copy_tokenizer_files(origin, temporary)
 
     _at_once(directory, write)
+
+
+def check_target(directory: Path) -> None:
+    """Raises a StorageError unless ``directory`` is empty or not there."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise StorageError(f'{directory}: exists and is not empty; choose another place, or remove it.')
 
 
 def _by_path(config: ModelConfig, params: Tree) -> dict[str, Any]:
@@ -139,6 +144,7 @@ def _write_tensors(
             except FloatingPointError as error:
                 raise ConfigError('dtype: float16 cannot hold all numbers; bfloat16 can.') from error
         save_file(arrays, directory / name, metadata={'format': 'pt'})
+        shutil.copymode(directory / files.CONFIG, directory / name)  # it gives others no right to read
         _sync(directory / name)
         weight_map |= {x.name: name for x in shard}
         del arrays

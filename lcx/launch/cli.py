@@ -24,6 +24,8 @@ VERBS = {
     'data': 'prepare and describe a data source: lcx data --config=FILE',
 }
 
+HELP = '--help', '-help', '-h'
+
 OUT_OF_MEMORY = """out of memory: {error}
 What helps, most first: a smaller batch with optimizer.accumulate raised alike (stages[i].batch), recomputation
 (model.remat=full), a shorter length, fewer tokens scored at a time (loss.chunk, eval.tokens)."""
@@ -65,7 +67,7 @@ def stopped(*_: object) -> None:
 
 def dispatch(argv: list[str]) -> None:
     """Finds the verb and runs it; raises ConfigError for command lines that mean nothing."""
-    if len(argv) < 2 or argv[1] in ('help', '-h', '--help', '-help'):
+    if len(argv) < 2 or argv[1] in ('help', *HELP):
         print(usage())
         return
     verb = argv[1]
@@ -73,13 +75,12 @@ def dispatch(argv: list[str]) -> None:
         raise ConfigError(unknown('verb', verb, VERBS))
     module = importlib.import_module(f'lcx.launch.{verb.replace("-", "_")}')
     flags = absl_flags.FlagValues()
-    absl_flags.DEFINE_bool('help', False, 'Show this help.', short_name='h', flag_values=flags)
-    words = module.define(flags, argv[2:])
-    arguments = parse(flags, [f'lcx {verb}', *(argv[2:] if words is None else words)])
-    if flags.help:
+    if not set(HELP).isdisjoint(argv[2:]):  # whatever else is there: nothing is looked for to show it
+        module.define(flags, [])
         print(f'{module.__doc__}\nFlags:\n{shared.help_text(flags)}')
         return
-    module.run(flags, arguments)
+    words = module.define(flags, argv[2:])
+    module.run(flags, parse(flags, [f'lcx {verb}', *(argv[2:] if words is None else words)]))
 
 
 def parse(flags: absl_flags.FlagValues, argv: list[str]) -> list[str]:
@@ -92,14 +93,7 @@ def parse(flags: absl_flags.FlagValues, argv: list[str]) -> list[str]:
     except absl_flags.UnrecognizedFlagError as error:
         raise ConfigError(unknown('flag', f'--{error.flagname}', [f'--{n}' for n in flags])) from error
     except Exception as error:  # the config file is the user's program, and may raise anything
-        raise ConfigError(innermost(error)) from error
-
-
-def innermost(error: BaseException) -> str:
-    """The words of the first cause: what absl and ml_collections wrap around it repeats the command line."""
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__
-    return str(error) or type(error).__name__
+        raise ConfigError(shared.innermost(error)) from error
 
 
 def usage() -> str:

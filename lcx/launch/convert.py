@@ -6,24 +6,19 @@ lcx convert --src=runs/tuned --dst=models/tuned       # the newest checkpoint of
 lcx convert --src=models/smollm2 --dst=models/smollm2-32k --length=32768 --config.model.position.name=yarn
 
 --dst must be empty or not there; it appears when it is complete. The tokenizer comes along. Overrides with
---config.FIELD=VALUE write another model than was trained, with the positions of an extension method, say.
+--config.model.FIELD=VALUE write another model than was trained, with the positions of an extension method, say.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
 from lcx.errors import ConfigError, UnsupportedError
 from lcx.launch import flags as shared
 from lcx.launch import origin
-
-if TYPE_CHECKING:
-    from lcx.models import ModelConfig
 
 
 def smollm2() -> Path:
@@ -36,88 +31,123 @@ def smollm2() -> Path:
 MODELS = {'smollm2': smollm2}  # by name, wherever a --src is expected
 GGUF = '.gguf'
 SRC = f'A name ({", ".join(MODELS)}), a file *{GGUF}, a Hugging Face directory, or a run, by its newest checkpoint.'
+DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> list[str]:
     """Adds the verb's flags. The fields that can be overridden are those of the model's own configuration."""
-    for name, meaning in (
-        ('dst', 'Directory that is written.'),
-        ('dtype', 'Of all tensors: float32, bfloat16 or float16. Default: as the source has them.'),
-        (
-            'architecture',
-            "Name in config.json. Default: the source's, or the first that has a place for the model.",
-        ),
-    ):
-        absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
+    absl_flags.DEFINE_string('dst', None, 'Directory that is written.', flag_values=flags)
+    absl_flags.DEFINE_enum(
+        'dtype',
+        None,
+        DTYPES,
+        'Of all tensors. Default: as the source has them; a run: float32.',
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_string(
+        'architecture',
+        None,
+        "Name in config.json. Default: the source's, or the first that has a place for the model.",
+        flag_values=flags,
+    )
     absl_flags.DEFINE_integer(
         'length',
         None,
-        'Tokens that the model is for. Default: the length it is trained at.',
+        'Tokens that the model is for. Default: the length it is trained at, or extended to.',
+        lower_bound=1,
         flag_values=flags,
     )
-    words = [_located(word) for word in argv]
-    if any(_is_src(word) and word.endswith(GGUF) for word in words):
+    given, _ = shared.peek(argv, 'src', 'dst')
+    for word in shared.overrides(argv):
+        if not word.lstrip('-').startswith('config.model.'):
+            raise ConfigError(f'{word}: convert writes a model, and reads only fields of config.model.')
+    if (given['src'] or '').endswith(GGUF):
+        if shared.overrides(argv):
+            raise as_it_is(shared.overrides(argv)[0])
         absl_flags.DEFINE_string('src', None, SRC, flag_values=flags)
-        return words
-    return origin.define(flags, words, 'convert', {'src': SRC})
+        return list(argv)
+    if given['src'] in MODELS:
+        target(given['dst'])  # before anything is fetched
+    return origin.define(flags, argv, 'convert', {'src': SRC}, located)
 
 
-def _is_src(word: str) -> bool:
-    return word.lstrip('-').startswith('src=')
+def located(src: str) -> Path:
+    """The directory of a model's name, made if it is not there, or the path itself."""
+    return MODELS[src]() if src in MODELS else Path(src)
 
 
-def _located(word: str) -> str:
-    """``--src=NAME`` as ``--src=DIRECTORY``; other words as they are."""
-    name = word.partition('=')[2]
-    return f'--src={MODELS[name]()}' if _is_src(word) and name in MODELS else word
+def target(dst: str | None) -> Path:
+    """``--dst`` as a path. Raises ConfigError if it is missing, StorageError if it is in use."""
+    from lcx.convert import check_target
+
+    if not dst:
+        raise ConfigError('--dst is required, for example --dst=models/smollm2')
+    check_target(Path(dst))
+    return Path(dst)
+
+
+def as_it_is(word: str) -> UnsupportedError:
+    """The answer to what a GGUF file cannot be converted with."""
+    return UnsupportedError(
+        f'{word}: a GGUF file is converted as it is; convert what is written once more with it.'
+    )
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     """Reads the model, writes it, and says what was written."""
-    shared.no_arguments(arguments)
-    src = Path(shared.required(flags, 'src', 'smollm2'))
-    dst = Path(shared.required(flags, 'dst', 'models/smollm2'))
-    if src.suffix == GGUF:
-        given = [name for name in ('dtype', 'architecture', 'length') if flags[name].value is not None]
-        if given:
-            raise UnsupportedError(
-                f'--{given[0]}: a GGUF is converted as it is; convert {dst} once more with it.'
-            )
-        from lcx.convert.gguf import gguf_to_hf
-
-        gguf_to_hf(src, dst)
-    else:
-        write(src, dst, flags)
     from lcx import convert
 
+    shared.no_arguments(arguments)
+    src = located(shared.required(flags, 'src', 'smollm2'))
+    dst = target(flags.dst)
+    if src.suffix == GGUF:
+        _write_gguf(src, dst, flags)
+    else:
+        _write(src, dst, flags)
     model = convert.read_config(dst)
     size = sum(path.stat().st_size for path in dst.glob('*.safetensors'))
-    words = f'{model.source["architectures"][0]}, {size / 1e6:.0f} MB, for {model.trained_length} tokens'
-    print(f'wrote {dst}: {words}, positions {model.position["name"]}')
+    tokenizer = 'its tokenizer' if origin.tokenizer_of(dst) else 'no tokenizer'
+    print(
+        f'wrote {dst}: {model.source["architectures"][0]}, {size / 1e6:.1f} MB, {tokenizer}, '
+        f'for {model.trained_length} tokens, positions {model.position["name"]}'
+    )
 
 
-def write(src: Path, dst: Path, flags: absl_flags.FlagValues) -> None:
-    """The model of a run or of a directory, with the overrides of the command line, in ``dst``."""
+def _write_gguf(src: Path, dst: Path, flags: absl_flags.FlagValues) -> None:
+    from lcx.convert.gguf import gguf_to_hf
+
+    for name in ('dtype', 'architecture', 'length'):
+        if flags[name].value is not None:
+            raise as_it_is(f'--{name}={flags[name].value}')
+    if dst.is_dir():
+        dst.rmdir()  # it is empty, and would be taken for what another process has written
+    gguf_to_hf(src, dst)
+
+
+def _write(src: Path, dst: Path, flags: absl_flags.FlagValues) -> None:
+    """The model of a run or of a directory, with the overrides of the command line."""
     from lcx import convert
-    from lcx.launch.experiment import values_of
+    from lcx.data.tokenizers import locate
 
     found = origin.find(src, 'src')
-    before, after = values_of(origin.configuration_of(src, sys.argv)), values_of(flags.config)
-    model = origin.changed_model(found.model, before['model'], after['model'])
-    if flags.length is not None:
-        model = _for_length(model, flags.length)
-    tokenizer = Path(after['data']['tokenizer']).expanduser()
+    values, model = origin.applied(found.model, flags.config)
+    written = convert.from_hf(convert.to_hf(model, length=flags.length, architecture=flags.architecture))
+    if flags.length is not None and written.trained_length != flags.length:
+        raise ConfigError(
+            f'--length: {flags.length} has no place in the architecture with these positions, but '
+            f'{written.trained_length} has; leave it out.'
+        )
+    if origin.is_converted(src):
+        like, dtype = src, flags.dtype
+    else:
+        file = locate(values['data']['tokenizer'])
+        like, dtype = file and file.parent, flags.dtype or 'float32'
     convert.save(
         model,
         found.params(model),
         dst,
-        origin=tokenizer if origin.is_converted(tokenizer) else None,
-        dtype=flags.dtype,
+        origin=like,
+        dtype=dtype,
+        length=flags.length,
         architecture=flags.architecture,
     )
-
-
-def _for_length(model: ModelConfig, length: int) -> Any:
-    if length < 1:
-        raise ConfigError(f'--length: {length} must be at least 1.')
-    return model.trained_at(length)

@@ -12,7 +12,6 @@ length / trained length.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,20 +38,20 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     """Restores the parameters, applies the overrides and writes the results."""
     from lcx.data.sources import validate
     from lcx.launch.evaluation import make_evaluate
-    from lcx.launch.experiment import experiment_config, values_of
+    from lcx.launch.experiment import experiment_config
     from lcx.launch.start import start
     from lcx.launch.workdir import Workdir
 
     shared.no_arguments(arguments)
-    target = Path(shared.required(flags, 'workdir', 'runs/base'))
+    target = origin.workdir(flags, 'runs/base')
     source = origin.find(Path(flags.init or target))
-    before, after = values_of(origin.configuration_of(source.path, sys.argv)), values_of(flags.config)
-    config = experiment_config(after)
+    values, model = origin.applied(source.model, flags.config)
+    origin.check_tokenizer(source.path, values)
+    config = experiment_config(values)
     validate(config.data, config.eval.split)
-    model = origin.changed_model(source.model, before['model'], after['model'])
     with Workdir(target) as workdir:
         evaluate = make_evaluate(config, target, source.path)  # reads the data
         if workdir.saved_config() is None:
-            workdir.write_config(after)
+            workdir.write_config(values)
         start(workdir, config.seed)
         evaluate(source.params(model), model, source.step)

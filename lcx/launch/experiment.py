@@ -15,6 +15,7 @@ from lcx.data.tokenizers import make_tokenizer
 from lcx.errors import ConfigError, unknown
 from lcx.eval import EVALUATORS, EvalConfig
 from lcx.models import PRESETS, ModelConfig
+from lcx.positions.extension import keep_rotation
 from lcx.train.config import (
     CheckpointConfig,
     LogConfig,
@@ -84,14 +85,19 @@ def model_values(values: Mapping[str, Any], vocab: int, trained_length: int) -> 
     """The fields of a ModelConfig: the preset's where the config says None, then the tokenizer's vocabulary."""
     values = {k: v for k, v in values.items() if v is not None}
     preset = values.pop('preset', None)
-    if preset not in PRESETS:
+    if preset is not None and preset not in PRESETS:
         raise ConfigError(unknown('model.preset', preset, PRESETS))
-    merged = {**PRESETS[preset], 'trained_length': trained_length, **values}
+    sizes = PRESETS.get(preset, {})
+    merged = {**sizes, 'trained_length': trained_length, **values}
     merged.setdefault('vocab', vocab)
-    own, given = PRESETS[preset].get('position', Options()), Options(values.get('position', {})).set()
-    merged['position'] = {**own, **given} if given.get('name') == own.get('name') else given
-    if merged['vocab'] < vocab:
-        raise ConfigError(f'model.vocab: {merged["vocab"]} is smaller than the tokenizer has ids ({vocab}).')
+    merged['position'] = Options(values.get('position', {})).set()
+    if 'position' in sizes:
+        merged['position'] = keep_rotation(merged['position'], sizes['position'])
+    if type(merged['vocab']) is int and merged['vocab'] < vocab:
+        raise ConfigError(
+            f'model.vocab: {merged["vocab"]}, but the tokenizer has {vocab} ids; '
+            'data.tokenizer must be that of the model.'
+        )
     return merged
 
 
@@ -105,7 +111,7 @@ def stage_models(config: ExperimentConfig, start: ModelConfig) -> tuple[ModelCon
         changed = stage.position.set()
         if changed:
             same = changed.get('name', model.position['name']) == model.position['name']
-            position = Options({**(model.position.set() if same else {}), **changed})
+            position = keep_rotation({**(model.position.set() if same else {}), **changed}, model.position)
             try:
                 model = dataclasses.replace(model, position=position)
             except ConfigError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
-from lcx.errors import ConfigError, unknown
+from lcx.errors import ConfigError, LcxError, unknown
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -28,6 +28,36 @@ def define_config(flags: absl_flags.FlagValues) -> None:
         'Experiment configuration: FILE.py or FILE.py:smoke. Override any field with --config.FIELD=VALUE.',
         flag_values=flags,
     )
+
+
+def define_overrides(
+    flags: absl_flags.FlagValues, config: ConfigDict, words: Sequence[str], meaning: str
+) -> None:
+    """``--config.FIELD=VALUE`` for the fields of ``config``; raises ConfigError for an override that fits none."""
+    from ml_collections import config_flags
+
+    check_overrides(config, words)
+    config_flags.DEFINE_config_dict(
+        'config', config, f'{meaning} with --config.FIELD=VALUE.', flag_values=flags, sys_argv=list(words)
+    )
+
+
+def peek(words: Sequence[str], *names: str) -> tuple[dict[str, str | None], list[str]]:
+    """The values of string flags that decide which others there are (None: not given), and the words without them."""
+    flags = absl_flags.FlagValues()
+    flags.set_gnu_getopt(True)
+    for name in names:
+        absl_flags.DEFINE_string(name, None, '', flag_values=flags)
+    try:
+        rest = flags(['lcx', *words], known_only=True)[1:]
+    except absl_flags.Error as error:
+        raise ConfigError(f'{error}.') from None
+    return {name: flags[name].value for name in names}, rest
+
+
+def overrides(words: Sequence[str]) -> list[str]:
+    """The words of the form ``--config.FIELD=VALUE``."""
+    return [word for word in words if word.lstrip('-').startswith('config.')]
 
 
 def define_workdir(flags: absl_flags.FlagValues, meaning: str) -> None:
@@ -60,17 +90,28 @@ def check_config_flags(flags: absl_flags.FlagValues, words: Sequence[str]) -> No
 
 def check_overrides(config: ConfigDict, words: Sequence[str]) -> None:
     """Raises ConfigError for a word ``--config.FIELD=VALUE`` whose field or value does not fit ``config``."""
-    for word in words:
+    for word in overrides(words):
         name, _, value = word.lstrip('-').partition('=')
-        if name.startswith('config.'):
-            check_override(config, name.removeprefix('config.'), value)
+        check_override(config, name.removeprefix('config.'), value)
 
 
 def load_config(file: str) -> ConfigDict:
-    """The configuration of ``FILE.py[:arg]``."""
+    """The configuration of ``FILE.py[:arg]``; raises ConfigError, whatever the file raises."""
     path, colon, argument = file.partition(':')
-    module = load_module('config', path)
-    return module.get_config(argument) if colon else module.get_config()
+    try:
+        module = load_module('config', path)
+        return module.get_config(argument) if colon else module.get_config()
+    except LcxError:
+        raise
+    except Exception as error:  # the file is the user's program
+        raise ConfigError(innermost(error)) from error
+
+
+def innermost(error: BaseException) -> str:
+    """The words of the first cause: what absl and ml_collections wrap around it repeats the command line."""
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__
+    return str(error) or type(error).__name__
 
 
 def load_module(flag: str, path: str) -> ModuleType:

@@ -1,13 +1,13 @@
 """Where parameters come from: the workdir of a run, or a Hugging Face directory.
 
 Both are evaluated, tuned and exported by the same commands. A run brings its whole configuration; a directory brings
-its model and its tokenizer, and what to do with them is in a ``--config`` file.
+its model and its tokenizer, and what to do with them is in a ``--config`` file. Overrides apply to the model that was
+trained, every field of it written down.
 """
 
 from __future__ import annotations
 
-import contextlib
-import inspect
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags as absl_flags
 
-from lcx.errors import ConfigError
+from lcx.errors import ConfigError, unknown
 from lcx.launch import flags as shared
 
 if TYPE_CHECKING:
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from lcx.models import ModelConfig
     from lcx.types import Tree
 
-LIKE_ROPE = ('theta', 'rotary_fraction', 'interleaved')  # options that a model's weights were trained with
+NAMES = (
+    'config.json',
+    'run.json',
+    'checkpoints',
+)  # by which a directory is told to be a run or another system's
 
 
 class Origin(NamedTuple):
@@ -33,7 +37,19 @@ class Origin(NamedTuple):
     path: Path
     model: ModelConfig
     step: int  # finished steps of the run; 0 of a directory
-    params: Callable[[ModelConfig], Tree]  # for that model, or one of the same parameters
+    params: Callable[[ModelConfig], Tree]  # for that model, or one of the same parameters; else a ConfigError
+
+
+def is_converted(path: Path) -> bool:
+    """Whether ``path`` is a Hugging Face directory: its config.json tells of a model as transformers does."""
+    config, run, checkpoints = (path / name for name in NAMES)
+    try:
+        values = json.loads(config.read_text(encoding='utf-8'))
+    except OSError:
+        return False
+    except ValueError:  # its reader says what is wrong
+        return not run.exists() and not checkpoints.exists()
+    return isinstance(values, dict) and not values.keys().isdisjoint(('architectures', 'model_type'))
 
 
 def find(path: Path, field: str = 'init') -> Origin:
@@ -41,22 +57,25 @@ def find(path: Path, field: str = 'init') -> Origin:
 
     Raises:
       ConfigError: ``path`` is neither, or its model is none that is known here.
-      StorageError: files are missing or broken.
+      StorageError: files are missing or broken, or weights are a pickle.
     """
     if is_converted(path):
         from lcx import convert
 
-        return Origin(path, convert.read_config(path), 0, lambda model: convert.load(path)[1])
+        model = convert.read_config(path)
+        convert.check_weights(path)
+        return Origin(path, model, 0, functools.partial(_of_directory, path, model))
     from lcx import config as configuration
     from lcx.models import ModelConfig
     from lcx.train.checkpoint import Checkpoints
 
-    if not (path / 'checkpoints').is_dir():
-        raise ConfigError(
-            f'{field}: {str(path)!r} is neither a workdir with checkpoints nor a Hugging Face directory.'
-        )
     with Checkpoints(path / 'checkpoints', keep=None) as checkpoints:
         step = checkpoints.latest()
+        if step is None:
+            raise ConfigError(
+                f'{field}: {str(path)!r} is neither a workdir with checkpoints nor a Hugging Face directory '
+                '(config.json and safetensors).'
+            )
         model = configuration.build(ModelConfig, checkpoints.extra(step)['model'], field)
 
     def params(model: ModelConfig) -> Tree:
@@ -68,97 +87,185 @@ def find(path: Path, field: str = 'init') -> Origin:
     return Origin(path, model, step, params)
 
 
-def is_converted(path: Path) -> bool:
-    """Whether ``path`` is a Hugging Face directory: its config.json names architectures."""
-    with contextlib.suppress(OSError, ValueError):
-        return 'architectures' in json.loads((path / 'config.json').read_text(encoding='utf-8'))
-    return False
+def _of_directory(path: Path, trained: ModelConfig, model: ModelConfig) -> Tree:
+    """The parameters of a directory; raises ConfigError, before they are read, if ``model`` has others."""
+    import jax
+
+    from lcx import convert
+    from lcx.compress import leaves
+    from lcx.models import init
+
+    have, want = (
+        {
+            name: x.shape
+            for name, x in leaves.named(jax.eval_shape(lambda m=m: init(m, jax.random.key(0)))).items()
+        }
+        for m in (trained, model)
+    )
+    for name in {**want, **have}:
+        if have.get(name) != want.get(name):
+            has, asks = (f'shape {x[name]}' if name in x else 'none' for x in (have, want))
+            raise ConfigError(f'{name}: the model as configured has {asks}, the parameters in {path} {has}.')
+    return convert.load(path)[1]
 
 
-def define(flags: absl_flags.FlagValues, argv: Sequence[str], verb: str, by: Mapping[str, str]) -> list[str]:
+def workdir(flags: absl_flags.FlagValues, example: str) -> Path:
+    """``--workdir``, where results go. Raises ConfigError if it is missing, or a Hugging Face directory."""
+    target = Path(shared.required(flags, 'workdir', example))
+    if is_converted(target):
+        raise ConfigError(
+            f'--workdir: {str(target)!r} is a Hugging Face directory, in which nothing is written; give another.'
+        )
+    return target
+
+
+def define(
+    flags: absl_flags.FlagValues,
+    argv: Sequence[str],
+    verb: str,
+    by: Mapping[str, str],
+    located: Callable[[str], Path] = Path,
+) -> list[str]:
     """The flags ``by`` (name -> meaning), and the overrides of the origin that the first of them given names.
 
-    Returns the words that are left to parse: a ``--config=FILE``, which only a Hugging Face directory takes, is read
-    here.
+    ``located`` turns that value into a path. Returns the words that are left to parse: a ``--config=FILE``, which only
+    a Hugging Face directory takes, is read here.
     """
-    first = absl_flags.FlagValues()
-    for values in (first, flags):
-        for name, meaning in by.items():
-            absl_flags.DEFINE_string(name, None, meaning, flag_values=values)
-    with contextlib.suppress(absl_flags.Error):  # reported when all flags are parsed
-        first([f'lcx {verb}', *(a for a in argv if a.lstrip('-').partition('=')[0] in by)])
-    field, source = next(((name, first[name].value) for name in by if first[name].value), (None, None))
-    files = [word for word in argv if _is_config_file(word)]
-    if source is None:
-        for word in argv:
-            if word.lstrip('-').startswith('config.') or word in files:
-                raise ConfigError(f'{word}: which run? Name it, for example --{[*by][-1]}=runs/base.')
-        return list(argv)
-    if files and not is_converted(Path(source)):
+    for name, meaning in by.items():
+        absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
+    given, _ = shared.peek(argv, *by)
+    named, words = shared.peek(argv, 'config')
+    file, overrides = named['config'], shared.overrides(words)
+    field = next((name for name in by if given[name]), None)
+    if field is None:
+        if file or overrides:
+            word = f'--config={file}' if file else overrides[0]
+            raise ConfigError(f'{word}: which run? Name it, for example --{[*by][-1]}=runs/base.')
+        return words
+    source = located(given[field])
+    if file and not is_converted(source):
         raise ConfigError(
-            f'{files[-1]}: {verb} takes the configuration of the run itself; give --config.FIELD=VALUE.'
+            f'{file}: {verb} takes the configuration of the run itself; give --config.FIELD=VALUE.'
         )
-    from ml_collections import config_flags
-
-    config = configuration_of(Path(source), argv, field)
-    shared.check_overrides(config, argv)
-    words = [word for word in argv if word not in files]
-    config_flags.DEFINE_config_dict(
-        'config',
-        config,
-        "Override any field of the run's configuration with --config.FIELD=VALUE.",
-        flag_values=flags,
-        sys_argv=words,
+    found = find(source, field)
+    config = adopted(shared.load_config(file), source, found.model) if file else settings_of(found)
+    shared.define_overrides(
+        flags, start_anew(config, words), words, "Override any field of the run's configuration"
     )
     return words
 
 
-def configuration_of(source: Path, argv: Sequence[str], field: str = 'init') -> ConfigDict:
-    """The configuration that the run in ``source`` was trained with, as a ConfigDict with typed fields.
-
-    Of a Hugging Face directory: that of the file which ``argv`` names with ``--config=FILE`` (default: configs/base.py)
-    with the directory's model, in which what the file changes of configs/base.py is changed, and its tokenizer, unless
-    the file names another. Overrides in ``argv`` are not applied. ``field`` names the directory in errors.
-    """
+def settings_of(found: Origin) -> ConfigDict:
+    """The configuration of a run with the model of its checkpoint, or configs/base.py for the model of a directory."""
     from configs import base
 
-    if is_converted(source):
-        files = [word.partition('=')[2] for word in argv if _is_config_file(word)]
-        return adopt(shared.load_config(files[-1]) if files else base.get_config(), source)
-    path = source / 'config.json'
+    if is_converted(found.path):
+        return adopted(base.get_config(), found.path, found.model)
+    path, config = found.path / NAMES[0], base.get_config()
     if not path.is_file():
-        raise ConfigError(
-            f'{field}: {str(source)!r} is neither the workdir of a run nor a Hugging Face directory: no config.json.'
-        )
-    config = base.get_config()
-    fill(config, json.loads(path.read_text()))
+        raise ConfigError(f'{path}: missing; it is the configuration that the run was trained with.')
+    fill(config, {k: v for k, v in json.loads(path.read_text(encoding='utf-8')).items() if k != 'model'})
+    config.model = model_config(found.model)
     return config
 
 
-def _is_config_file(word: str) -> bool:
-    return word.lstrip('-').partition('=')[0] == 'config'
+def adopted(config: ConfigDict, path: Path, model: ModelConfig) -> ConfigDict:
+    """``config`` for the ``model`` of a Hugging Face directory, and its tokenizer unless ``config`` names another.
+
+    What ``config`` changes of the model in configs/base.py is changed.
+
+    Raises:
+      ConfigError: it changes a kind of layer that the model does not have.
+    """
+    from lcx.data.tokenizers import Bytes
+
+    config.model = _with_changes(config.model, model)
+    if config.data.tokenizer == 'bytes':
+        own = tokenizer_of(path)
+        config.data.tokenizer = own if own or model.vocab != Bytes.vocab else 'bytes'
+    return config
 
 
-def adopt(config: ConfigDict, source: Path) -> ConfigDict:
-    """``config`` for the model of a Hugging Face directory; see :func:`configuration_of`."""
+def _with_changes(given: ConfigDict, trained: ModelConfig) -> ConfigDict:
+    """``config.model`` of ``trained`` with what ``given`` changes of configs/base.py."""
     from configs import base
-    from lcx import convert
-    from lcx.config import plain
     from lcx.launch.experiment import values_of
 
-    model = convert.read_config(source)
-    plain_base, given = (values_of(c)['model'] for c in (base.get_config(), config))
-    config.model = base.get_config().model
-    fill(config.model, {k: v for k, v in plain(model).items() if k != 'source'})  # its keys may have points
-    own = {k: v for k, v in given.items() if v != plain_base[k] and k != 'preset'}
-    if 'position' in own:
-        own['position'] = changed_position(plain(model.position), plain_base['position'], own['position'])
-        config.model.position = base.position()
-    fill(config.model, own)
-    if config.data.tokenizer == 'bytes' and any(
-        (source / name).is_file() for name in ('tokenizer.json', 'tokenizer.model')
-    ):
-        config.data.tokenizer = str(source)
+    before, after, config = values_of(base.get_config().model), values_of(given), model_config(trained)
+    own = {k: v for k, v in after.items() if v != before[k]}
+    for name in own.get('kinds', {}):
+        if 'pattern' not in own and name not in config.kinds:
+            raise ConfigError(unknown('model.kinds (of the model in the directory)', name, config.kinds))
+    if own.get('position', {}).get('name', config.position.name) != config.position.name:
+        config.position = base.position()
+    fill(config, own)
+    return config
+
+
+def tokenizer_of(path: Path) -> str | None:
+    """The directory as a ``data.tokenizer``, if it holds one."""
+    from lcx.data.tokenizers import locate
+
+    try:
+        locate(str(path))
+    except ConfigError:
+        return None
+    return str(path)
+
+
+def check_tokenizer(path: Path, values: Mapping[str, Any]) -> None:
+    """Raises ConfigError unless ``data.tokenizer`` can be that of the model in a Hugging Face directory.
+
+    It is the directory's own, or has as many ids. Of a directory without one it must be given.
+    """
+    from lcx.data.tokenizers import make_tokenizer
+
+    spec, own = values['data']['tokenizer'], tokenizer_of(path) if is_converted(path) else None
+    if spec is None:
+        raise ConfigError(
+            f'data.tokenizer: {path} holds none; give the one that the model was trained with, '
+            f'--config.data.tokenizer=PATH. The model has {values["model"]["vocab"]} ids.'
+        )
+    if own is not None and spec != own:
+        sizes = [make_tokenizer(x).vocab for x in (spec, own)]
+        if sizes[0] != sizes[1]:
+            raise ConfigError(
+                f'data.tokenizer: {spec!r} has {sizes[0]} ids, but that of the model, in {own}, has {sizes[1]}.'
+            )
+
+
+def model_config(model: ModelConfig) -> ConfigDict:
+    """``config.model`` that describes ``model``: every field and every kind of layer, those at None typed.
+
+    ``preset`` is None, since every size is there; ``source`` is left out, since its keys may have points.
+    """
+    from ml_collections import ConfigDict
+
+    from configs import base
+    from lcx.config import plain
+
+    config = base.get_config().model
+    config.preset, config.kinds = None, ConfigDict({name: base.kind() for name in model.kinds})
+    for name, kind in model.kinds.items():
+        if kind.position is not None:
+            config.kinds[name].position = base.position()
+    fill(config, {k: v for k, v in plain(model).items() if k != 'source'})
+    return config
+
+
+def start_anew(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
+    """``config`` with no options of a position method where the overrides in ``words`` ask for another one."""
+    from configs import base
+
+    kinds = config.model.kinds
+    for path, owner in {
+        'model': config.model,
+        **{f'model.kinds.{name}': kinds[name] for name in kinds},
+    }.items():
+        flag = f'config.{path}.position.name'
+        name = shared.peek(words, flag)[0][flag]
+        if name and owner.position is not None and name != owner.position.name:
+            owner.position = base.position(owner.position.name)
     return config
 
 
@@ -169,7 +276,7 @@ def fill(config: Any, values: Mapping[str, Any]) -> None:
     def typed(value: Any) -> Any:
         if isinstance(value, Mapping):
             return ConfigDict({k: typed(v) for k, v in value.items()})
-        return tuple(typed(v) for v in value) if isinstance(value, list) else value
+        return tuple(typed(v) for v in value) if isinstance(value, (list, tuple)) else value
 
     for name, value in values.items():
         if isinstance(value, Mapping) and isinstance(config.get(name), ConfigDict):
@@ -179,37 +286,54 @@ def fill(config: Any, values: Mapping[str, Any]) -> None:
                 config[name] = typed(value)
 
 
-def changed_model(trained: ModelConfig, before: Mapping, after: Mapping) -> ModelConfig:
-    """``trained`` with the fields of ``config.model`` that differ between the two."""
+def applied(trained: ModelConfig, config: ConfigDict) -> tuple[dict[str, Any], ModelConfig]:
+    """The configuration as plain values, and the model that it makes of ``trained``, whose :func:`model_config` it has.
+
+    A position method keeps the rotation that the weights know (:func:`lcx.positions.extension.keep_rotation`), unless
+    it is asked for another.
+
+    Raises:
+      ConfigError: a field cannot be what it is.
+    """
     from lcx import config as configuration
+    from lcx.launch.experiment import values_of
     from lcx.models import ModelConfig
 
-    values = configuration.plain(trained)
-    changed = {k: v for k, v in after.items() if v != before.get(k) and k != 'preset'}
-    position = changed.pop('position', None)
-    if position is not None:
-        changed['position'] = changed_position(values['position'], before['position'], position)
-    return configuration.build(ModelConfig, {**values, **changed}, 'model')
+    values = values_of(config)
+    before, after = values_of(model_config(trained)), dict(values['model'])
+    _check_preset(trained, after.pop('preset'))
+    changed = {k: v for k, v in after.items() if v != before.get(k)}
+    if 'position' in changed:
+        changed['position'] = _position(changed['position'], trained.position)
+    if 'kinds' in changed:
+        known = {name: trained.position_of(name) for name in trained.kinds}
+        changed['kinds'] = {
+            name: {**kind, 'position': _position(kind['position'], known.get(name, trained.position))}
+            for name, kind in changed['kinds'].items()
+        }
+    model = configuration.build(ModelConfig, {**configuration.plain(trained), **changed}, 'model')
+    values['model'] = {'preset': None, **configuration.plain(model)}
+    return values, model
 
 
-def changed_position(trained: Mapping, before: Mapping, after: Mapping) -> dict[str, Any]:
-    """The options of ``trained`` with what differs between the two configurations.
+def _position(options: Mapping[str, Any] | None, trained: Mapping[str, Any]) -> dict[str, Any] | None:
+    from lcx.positions.extension import keep_rotation
 
-    The method that was trained keeps what it was trained with. Another one starts from its own defaults, but for the
-    rotation that the weights know (:data:`LIKE_ROPE`, where both methods mean the same by it) and what is asked of it.
-    """
-    from lcx.positions import POSITIONS
+    if options is None:
+        return None
+    return keep_rotation({k: v for k, v in options.items() if v is not None}, trained)
 
-    asked = {k: v for k, v in after.items() if v is not None and v != before.get(k)}
-    if after['name'] == before['name']:
-        return {**trained, **asked}
-    if after['name'] not in POSITIONS:
-        return dict(after)  # the model's configuration says what is wrong
-    old, new = (inspect.signature(POSITIONS[x['name']]).parameters for x in (trained, after))
-    kept = {
-        k: trained[k]
-        for k in LIKE_ROPE
-        if trained.get(k) is not None and k in old and k in new and old[k].default == new[k].default
-    }
-    configured = {k: v for k, v in after.items() if v is not None and k in new}
-    return {'name': after['name'], **kept, **configured, **asked}
+
+def _check_preset(trained: ModelConfig, preset: str | None) -> None:
+    """Raises ConfigError if there is a preset, and it has other sizes than the model."""
+    from lcx.models import PRESETS
+
+    if preset is None:
+        return
+    if preset not in PRESETS:
+        raise ConfigError(unknown('model.preset', preset, PRESETS))
+    for name, size in PRESETS[preset].items():
+        if isinstance(size, int) and name != 'trained_length' and size != getattr(trained, name):
+            raise ConfigError(
+                f'model.preset: {preset!r} has {name} {size}, the parameters {getattr(trained, name)}; leave it out.'
+            )

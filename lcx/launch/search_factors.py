@@ -15,7 +15,6 @@ list is then searched anew. One compiled program tries all lists.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,22 +51,22 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     """Searches what is missing and writes factors.json. Raises ConfigError before anything starts."""
     from lcx.data.sources import validate
     from lcx.data.tokens import open_tokens
-    from lcx.launch.experiment import experiment_config, values_of
+    from lcx.launch.experiment import experiment_config
     from lcx.launch.factors import Search, objective_of, searched_model
     from lcx.launch.start import start
     from lcx.launch.workdir import Workdir
 
     shared.no_arguments(arguments)
-    target = Path(shared.required(flags, 'workdir', 'runs/factors'))
+    target = origin.workdir(flags, 'runs/factors')
     source = Path(shared.required(flags, 'init', 'runs/base'))
     check(flags)
     found = origin.find(source)
-    before, after = values_of(origin.configuration_of(source, sys.argv)), values_of(flags.config)
-    config = experiment_config(after)
+    values, trained = origin.applied(found.model, flags.config)
+    origin.check_tokenizer(found.path, values)
+    config = experiment_config(values)
     validate(config.data)
     if config.data.task is not None:
         raise ConfigError(f'data.source: {config.data.source!r} is a task, and the search scores text.')
-    trained = origin.changed_model(found.model, before['model'], after['model'])
     model = searched_model(trained, flags.length, flags.attention_factor)
     with Workdir(target) as workdir:
         tokens = open_tokens(config.data, 'train')

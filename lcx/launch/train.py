@@ -27,10 +27,21 @@ if TYPE_CHECKING:
     from lcx.types import Tree
 
 
-def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
-    """Adds the verb's flags."""
-    shared.define_config(flags)
+def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """Adds the verb's flags. What can be overridden of a Hugging Face directory's model are its own fields."""
     shared.define_workdir(flags, 'Directory of the run: created, or continued if it holds this experiment.')
+    given, words = shared.peek(argv, 'config')
+    peeked, _ = shared.peek(words, 'config.init_from', 'workdir')
+    if given['config'] is None:
+        shared.define_config(flags)
+        return words
+    config = shared.load_config(given['config'])
+    init = peeked['config.init_from'] or config.init_from
+    model = model_of(init, peeked['workdir'])
+    if model is not None:
+        config = origin.start_anew(origin.adopted(config, Path(init), model), words)
+    shared.define_overrides(flags, config, words, 'Override any field')
+    return words
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
@@ -46,13 +57,12 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
 
     shared.no_arguments(arguments)
     shared.required(flags, 'config', 'configs/base.py')
-    given = flags.config
-    if given.init_from is not None and origin.is_converted(Path(given.init_from)):
-        given = origin.adopt(given, Path(given.init_from))
-    values = values_of(given)
+    target = origin.workdir(flags, 'runs/base')
+    model = model_of(flags.config.init_from, target)
+    values = values_of(flags.config) if model is None else origin.applied(model, flags.config)[0]
+    origin.check_tokenizer(Path(values['init_from'] or ''), values)
     config = experiment_config(values)
     validate(config.data, config.eval.split)
-    target = Path(shared.required(flags, 'workdir', 'runs/base'))
     trained_length = starting_length(config, target)
     models = stage_models(config, dataclasses.replace(config.model, trained_length=trained_length))
     shapes = abstract_params(config.train.tuning, models[0])
@@ -79,6 +89,23 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         )
 
 
+def model_of(init: str | None, workdir: str | None) -> ModelConfig | None:
+    """The model of the Hugging Face directory that a run starts from, if it does: its config then has no model.
+
+    A run that goes on remembers it, and does without the directory.
+    """
+    from lcx import convert
+    from lcx.launch.workdir import Workdir
+
+    if init is None:
+        return None
+    if origin.is_converted(Path(init)):
+        return convert.read_config(Path(init))
+    saved = (Workdir(workdir).saved_config() if workdir else None) or {}
+    source = saved.get('model', {}).get('source')
+    return convert.from_hf(source) if source and saved.get('init_from') == init else None
+
+
 # What must be equal in a model and the one that its parameters come from.
 SAME = (
     'vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_dim', 'hidden', 'tie_embeddings', 'embedding_scale', 'norm',
@@ -90,8 +117,9 @@ def starting_length(config: ExperimentConfig, workdir: Path) -> int:
     """The length that the parameters know before the first step: what extension methods extend.
 
     A run that goes on remembers it, and needs ``init_from`` no more. Raises ConfigError where ``init_from`` is neither
-    a run nor a Hugging Face directory, or has another model.
+    a run nor a Hugging Face directory, or has another model, or a rotation that is not asked for.
     """
+    from lcx.positions.extension import ROTATION, keep_rotation
     from lcx.train.checkpoint import Checkpoints
 
     with Checkpoints(workdir / 'checkpoints', keep=None) as own:
@@ -104,6 +132,11 @@ def starting_length(config: ExperimentConfig, workdir: Path) -> int:
         have, want = getattr(saved, name), getattr(config.model, name)
         if have != want:
             raise ConfigError(f'model.{name}: {want!r}, but the parameters of init_from have {have!r}.')
+    for name, known in keep_rotation(config.model.position, saved.position).items():
+        if name in ROTATION and config.model.position.get(name) != known:
+            raise ConfigError(
+                f'model.position.{name}: the parameters of init_from were trained with {known}; give that, or another.'
+            )
     return saved.trained_length
 
 

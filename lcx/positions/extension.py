@@ -67,3 +67,41 @@ def pinned(
             given.get('factor'), given['original_length'], length=reach, trained_length=trained_length
         )
     return given
+
+
+ROTATION = (
+    'theta',
+    'rotary_fraction',
+    'interleaved',
+)  # options of a rotary method that weights are trained with
+
+
+def keep_rotation(options: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """``options`` of a position method for weights that know ``trained``: the same rotation, where none is asked for.
+
+    That is, base, share and pairs of a rotary method go on to any other that means the same by them, inside of wrappers
+    (``base``) too. p-RoPE's share counts pairs and not the head, so it is kept by p-RoPE alone.
+    """
+    from lcx.positions import POSITIONS  # the registry's methods read this module
+
+    if options.get('name') not in POSITIONS:
+        return dict(options)  # who makes the method says what is wrong
+    takes = inspect.signature(POSITIONS[options['name']]).parameters
+    if 'base' in takes:
+        base = options.get('base') or takes['base'].default
+        kept = keep_rotation(base, trained)
+        return {**options, 'base': kept} if kept != dict(base) else dict(options)
+    while trained.get('base') is not None:
+        trained = trained['base']
+    took = inspect.signature(POSITIONS[trained['name']]).parameters
+    if 'head_dim' not in takes or 'head_dim' not in took:  # no rotation of heads
+        return dict(options)
+    return dict(options) | {
+        name: trained[name]
+        for name in ROTATION
+        if trained.get(name) is not None
+        and options.get(name) is None
+        and name in takes
+        and name in took
+        and takes[name].default == took[name].default
+    }
