@@ -92,6 +92,9 @@ def parse(flags: absl_flags.FlagValues, argv: list[str]) -> list[str]:
         raise
     except absl_flags.UnrecognizedFlagError as error:
         raise ConfigError(unknown('flag', f'--{error.flagname}', [f'--{n}' for n in flags])) from error
+    except absl_flags.IllegalFlagValueError as error:
+        own = str(error).startswith('flag --config')  # of which ml_collections repeats the whole command line
+        raise ConfigError(shared.innermost(error) if own else f'{error}.') from error
     except Exception as error:  # the config file is the user's program, and may raise anything
         raise ConfigError(shared.innermost(error)) from error
 

@@ -172,7 +172,8 @@ def settings_of(found: Origin) -> ConfigDict:
 def adopted(config: ConfigDict, path: Path, model: ModelConfig) -> ConfigDict:
     """``config`` for the ``model`` of a Hugging Face directory, and its tokenizer unless ``config`` names another.
 
-    What ``config`` changes of the model in configs/base.py is changed.
+    What ``config`` changes of the model in configs/base.py is changed; but its sizes, and its preset of sizes, are of a
+    model that would be made, and not of this one.
 
     Raises:
       ConfigError: it changes a kind of layer that the model does not have.
@@ -190,9 +191,11 @@ def _with_changes(given: ConfigDict, trained: ModelConfig) -> ConfigDict:
     """``config.model`` of ``trained`` with what ``given`` changes of configs/base.py."""
     from configs import base
     from lcx.launch.experiment import values_of
+    from lcx.models import PRESETS
 
     before, after, config = values_of(base.get_config().model), values_of(given), model_config(trained)
-    own = {k: v for k, v in after.items() if v != before[k]}
+    sizes = {'preset', 'vocab', *PRESETS[before['preset']]}
+    own = {k: v for k, v in after.items() if v != before[k] and k not in sizes}
     for name in own.get('kinds', {}):
         if 'pattern' not in own and name not in config.kinds:
             raise ConfigError(unknown('model.kinds (of the model in the directory)', name, config.kinds))

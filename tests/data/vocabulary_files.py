@@ -89,3 +89,15 @@ def sentencepiece(path, **options):
 def saved(tokenizer, path):
     tokenizer.save(str(path))
     return path
+
+
+def letters(path):
+    """29 ids, for models of 64: small letters, the space and the line feed, byte-level."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    tokens = ['<|endoftext|>', 'Ġ', 'Ċ', *'abcdefghijklmnopqrstuvwxyz']
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(['<|endoftext|>'])
+    return saved(tokenizer, path)
