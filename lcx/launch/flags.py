@@ -144,6 +144,8 @@ def check_override(config: Any, path: str, value: str) -> None:
         int: absl_flags.IntegerParser(),
         float: absl_flags.FloatParser(),
     }
+    if kind is type(None):
+        raise ConfigError(f'{path}={value}: it is None here, and what it could be is not known.')
     if kind in parsers:
         try:
             parsers[kind].parse(value)

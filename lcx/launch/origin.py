@@ -37,7 +37,7 @@ class Origin(NamedTuple):
     path: Path
     model: ModelConfig
     step: int  # finished steps of the run; 0 of a directory
-    params: Callable[[ModelConfig], Tree]  # for that model, or one of the same parameters; else a ConfigError
+    params: Callable[[ModelConfig], Tree]  # for that model, or one of the same parameters
 
 
 def is_converted(path: Path) -> bool:
@@ -62,9 +62,8 @@ def find(path: Path, field: str = 'init') -> Origin:
     if is_converted(path):
         from lcx import convert
 
-        model = convert.read_config(path)
         convert.check_weights(path)
-        return Origin(path, model, 0, functools.partial(_of_directory, path, model))
+        return Origin(path, convert.read_config(path), 0, lambda model: convert.load(path)[1])
     from lcx import config as configuration
     from lcx.models import ModelConfig
     from lcx.train.checkpoint import Checkpoints
@@ -85,28 +84,6 @@ def find(path: Path, field: str = 'init') -> Origin:
             return merged_params(checkpoints, model, step)
 
     return Origin(path, model, step, params)
-
-
-def _of_directory(path: Path, trained: ModelConfig, model: ModelConfig) -> Tree:
-    """The parameters of a directory; raises ConfigError, before they are read, if ``model`` has others."""
-    import jax
-
-    from lcx import convert
-    from lcx.compress import leaves
-    from lcx.models import init
-
-    have, want = (
-        {
-            name: x.shape
-            for name, x in leaves.named(jax.eval_shape(lambda m=m: init(m, jax.random.key(0)))).items()
-        }
-        for m in (trained, model)
-    )
-    for name in {**want, **have}:
-        if have.get(name) != want.get(name):
-            has, asks = (f'shape {x[name]}' if name in x else 'none' for x in (have, want))
-            raise ConfigError(f'{name}: the model as configured has {asks}, the parameters in {path} {has}.')
-    return convert.load(path)[1]
 
 
 def workdir(flags: absl_flags.FlagValues, example: str) -> Path:
@@ -183,7 +160,10 @@ def adopted(config: ConfigDict, path: Path, model: ModelConfig) -> ConfigDict:
     config.model = _with_changes(config.model, model)
     if config.data.tokenizer == 'bytes':
         own = tokenizer_of(path)
-        config.data.tokenizer = own if own or model.vocab != Bytes.vocab else 'bytes'
+        if own is not None:
+            config.data.tokenizer = own
+        elif model.vocab != Bytes.vocab:
+            unset(config.data, 'tokenizer')
     return config
 
 
@@ -248,7 +228,8 @@ def model_config(model: ModelConfig) -> ConfigDict:
     from lcx.config import plain
 
     config = base.get_config().model
-    config.preset, config.kinds = None, ConfigDict({name: base.kind() for name in model.kinds})
+    unset(config, 'preset')
+    config.kinds = ConfigDict({name: base.kind() for name in model.kinds})
     for name, kind in model.kinds.items():
         if kind.position is not None:
             config.kinds[name].position = base.position()
@@ -270,6 +251,14 @@ def start_anew(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
         if name and owner.position is not None and name != owner.position.name:
             owner.position = base.position(owner.position.name)
     return config
+
+
+def unset(config: ConfigDict, name: str) -> None:
+    """None in place of a string, which an override can still give."""
+    from ml_collections import config_dict
+
+    with config.ignore_type():
+        config[name] = config_dict.placeholder(str)
 
 
 def fill(config: Any, values: Mapping[str, Any]) -> None:
@@ -296,7 +285,7 @@ def applied(trained: ModelConfig, config: ConfigDict) -> tuple[dict[str, Any], M
     it is asked for another.
 
     Raises:
-      ConfigError: a field cannot be what it is.
+      ConfigError: a field cannot be what it is, or the model has other parameters than those that were trained.
     """
     from lcx import config as configuration
     from lcx.launch.experiment import values_of
@@ -315,6 +304,8 @@ def applied(trained: ModelConfig, config: ConfigDict) -> tuple[dict[str, Any], M
             for name, kind in changed['kinds'].items()
         }
     model = configuration.build(ModelConfig, {**configuration.plain(trained), **changed}, 'model')
+    if changed:
+        _check_shapes(trained, model)
     values['model'] = {'preset': None, **configuration.plain(model)}
     return values, model
 
@@ -325,6 +316,22 @@ def _position(options: Mapping[str, Any] | None, trained: Mapping[str, Any]) -> 
     if options is None:
         return None
     return keep_rotation({k: v for k, v in options.items() if v is not None}, trained)
+
+
+def _check_shapes(trained: ModelConfig, model: ModelConfig) -> None:
+    """Raises ConfigError naming the first parameter that one of them lacks, or has in another shape."""
+    import jax
+
+    from lcx.compress import leaves
+    from lcx.models import init
+
+    have, want = (
+        leaves.named(jax.eval_shape(functools.partial(init, m), jax.random.key(0))) for m in (trained, model)
+    )
+    for name in {**want, **have}:
+        had, wants = (x[name].shape if name in x else 'none' for x in (have, want))
+        if had != wants:
+            raise ConfigError(f'{name}: the model as configured has {wants}, but what was trained has {had}.')
 
 
 def _check_preset(trained: ModelConfig, preset: str | None) -> None:

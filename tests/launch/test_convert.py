@@ -228,7 +228,7 @@ def test_a_model_by_its_name(pretrained, tmp_path, monkeypatch, capsys):
         (2, ('--src={llama}', '--dst={here}/new', '--config.eval.windows=3'), 'convert writes a model, and reads only'),
         (2, ('--config.model.width=3',), 'which run? Name it, for example --src=runs/base'),
         (2, ('--src={llama}', '--dst={here}/new', '--config.model.width=16'),
-         'embedding: the model as configured has shape (64, 16), the parameters in {llama} shape (64, 32).'),
+         'embedding: the model as configured has (64, 16), but what was trained has (64, 32).'),
         (2, ('--src={llama}', '--dst={here}/new', '--config.model.position.name=t5'),
          "LlamaForCausalLM cannot be written: name: unknown 't5'"),
         (2, ('--src={llama}', '--dst={here}/new', '--config.model.kinds.full.regions.name=rerope',

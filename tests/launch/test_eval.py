@@ -115,8 +115,12 @@ def test_a_run_tuned_at_a_factor_keeps_it_at_every_length(trained, command, tmp_
 @pytest.mark.parametrize(
     ('override', 'message'),
     [
-        ('--config.model.width=64', 'float32[257, 64] is expected'),
+        (
+            '--config.model.width=64',
+            'embedding: the model as configured has (257, 64), but what was trained has (257, 32).',
+        ),
         ('--config.eval.windws=3', "eval.windws=3: unknown 'windws'. Did you mean 'windows'?"),
+        ('--config.stages[0].learning_rate=0.1', 'stages[0].learning_rate=0.1: it is None here'),
         ('--config.model.preset=small', "model.preset: 'small' has width 512, the parameters 32"),
         ('--config.model.position.name=yarm', "unknown 'yarm'. Did you mean 'yarn'?"),
         ('--config.model.position.beta_fast=2.0', "beta_fast (of 'rope')"),
