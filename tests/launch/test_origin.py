@@ -301,10 +301,10 @@ def test_a_stage_and_a_preset_keep_the_rotation_too():
 
     config = base.get_config()
     config.model.preset = 'smollm2_135m'
-    config.stages = (base.stage(1, 256, 1), base.stage(1, 512, 1, position=base.position('pi')))
+    config.stages = (base.stage(1, 256, 1), base.stage(1, 512, 1, position={'name': 'pi'}))
     experiment = experiment_config(values_of(config))
     first, second = stage_models(experiment, experiment.model)
     assert first.position == {'name': 'rope', 'theta': 100000.0}
-    assert dict(second.position) == {'name': 'pi', 'theta': 100000.0, 'factor': 1.0, 'original_length': 256}
+    assert dict(second.position) == {'name': 'pi', 'theta': 100000.0, 'factor': 2.0, 'original_length': 256}
     config.model.position.name = 'yarn'
     assert experiment_config(values_of(config)).model.position['theta'] == 100000.0
