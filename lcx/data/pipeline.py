@@ -159,7 +159,8 @@ def _indexed(
             'ids': numbers.astype(np.int32)
         }
 
-    return _on_demand(_shuffled(spans, seed).batch(batch).map(read))
+    # There is no remainder, but grain counts the batches, and its count of single rows overflows with one.
+    return _on_demand(_shuffled(spans, seed).batch(batch, drop_remainder=True).map(read))
 
 
 def _packed(

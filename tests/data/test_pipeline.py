@@ -60,6 +60,11 @@ def test_shapes_and_types(held, packing):
     assert batch.ids.shape == (BATCH,) and batch.ids.dtype == np.int32
 
 
+def test_a_batch_can_be_one_row(held, packing):
+    single, eight = take(opened(held, packing, batch=1), BATCH), next(opened(held, packing))
+    np.testing.assert_array_equal(np.concatenate([b.tokens for b in single]), eight.tokens)
+
+
 @pytest.mark.parametrize('count', [2, 4])
 def test_processes_share_the_batches_of_one(held, packing, count):
     alone = take(opened(held, packing), STEPS)
