@@ -132,10 +132,17 @@ def starting_length(config: ExperimentConfig, workdir: Path) -> int:
         have, want = getattr(saved, name), getattr(config.model, name)
         if have != want:
             raise ConfigError(f'model.{name}: {want!r}, but the parameters of init_from have {have!r}.')
-    for name, known in keep_rotation(config.model.position, saved.position).items():
-        if name in ROTATION and config.model.position.get(name) != known:
+    path, have, kept = (
+        'model.position',
+        config.model.position,
+        keep_rotation(config.model.position, saved.position),
+    )
+    while kept.get('base') is not None:
+        path, have, kept = f'{path}.base', have.get('base') or {}, kept['base']
+    for name in ROTATION:
+        if have.get(name) != kept.get(name):
             raise ConfigError(
-                f'model.position.{name}: the parameters of init_from were trained with {known}; give that, or another.'
+                f'{path}.{name}: the parameters of init_from were trained with {kept[name]}; give that, or another.'
             )
     return saved.trained_length
 
