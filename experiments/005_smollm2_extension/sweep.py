@@ -27,40 +27,37 @@ METHODS = {
     },
 }
 
-# Methods, the longest length, windows, and (depths, samples) of needles, or None.
+# Methods, the longest length, windows, and evaluators, depths and samples of needles, or None. The runs of small are
+# runs of medium too.
 SIZES = {
     'small': (('plain', 'PI', 'NTK', 'YaRN'), 16384, 2, None),
-    'medium': (tuple(METHODS), 16384, 4, ((0.0, 0.5, 1.0), 2)),
-    'full': (tuple(METHODS), 32768, 8, ((0.0, 0.25, 0.5, 0.75, 1.0), 4)),
+    'medium': (tuple(METHODS), 16384, 2, (('needle',), (0.0, 0.5, 1.0), 1)),
+    'full': (tuple(METHODS), 32768, 8, (('needle', 'passkey'), (0.0, 0.25, 0.5, 0.75, 1.0), 4)),
 }
 
 
 def sweep(arg: str = 'full') -> list[dict]:
-    """``arg``: small, medium or full. Up to the trained length most methods are the plain model, scored once there."""
+    """``arg``: small, medium or full. Frequencies that follow the length are those of the plain model up to 8192."""
     if arg not in SIZES:
         raise ValueError(f'size {arg!r} is unknown; the choices are: {", ".join(SIZES)}.')
     methods, longest, windows, needles = SIZES[arg]
     lengths = tuple(n for n in (2048, 4096, 8192, 16384, 32768) if n <= longest)
 
     def run(method: str, what: str, settings: dict) -> dict:
-        mine = lengths if method == 'plain' else tuple(n for n in lengths if n > TRAINED)
+        own = METHODS[method]
+        mine = tuple(n for n in lengths if n > TRAINED) if 'model.position.name' in own else lengths
         return {
             'name': f'{method.lower().replace(" ", "_")}_{what}',
             'verb': 'eval',
             'config': 'configs/smollm2.py',
             'init': 'smollm2',
-            'set': {'label': method, 'eval.lengths': mine, **settings, **METHODS[method]},
+            'set': {'label': method, 'eval.lengths': mine, **settings, **own},
         }
 
     runs = [{'name': 'smollm2', 'verb': 'convert', 'src': 'smollm2'}]
     runs += [run(method, 'windows', {'eval.windows': windows}) for method in methods]
     if needles is not None:
-        depths, samples = needles
-        settings = {
-            'eval.run': ('needle', 'passkey'),
-            'eval.depths': depths,
-            'eval.samples': samples,
-            'eval.windows': 4,
-        }
+        evaluators, depths, samples = needles
+        settings = {'eval.run': evaluators, 'eval.depths': depths, 'eval.samples': samples, 'eval.windows': 4}
         runs += [run(method, 'needles', settings) for method in methods]
     return runs

@@ -55,6 +55,21 @@ def test_the_position_zoos_sweep_is_valid_at_every_size(size, runs):
         experiment_config(values_of(load_config(item['config'])))
 
 
+@pytest.mark.parametrize(('size', 'runs'), [('small', 5), ('medium', 19), ('full', 19)])
+def test_the_sweep_of_a_pretrained_model_is_valid_and_small_is_part_of_medium(size, runs):
+    listed = sweep.load(f'experiments/005_smollm2_extension/sweep.py:{size}')
+    assert len(listed) == runs
+    commands = [sweep.command(item, Path('w')) for item in listed]
+    if size == 'small':
+        more = sweep.load('experiments/005_smollm2_extension/sweep.py:medium')
+        assert all(words in [sweep.command(item, Path('w')) for item in more] for words in commands)
+
+
+@pytest.mark.parametrize('size', ['full', 'demo', 'smoke'])
+def test_the_sweep_of_the_temperature_is_valid_at_every_size(size):
+    assert len(sweep.load(f'experiments/004_mscale_ablation/sweep.py:{size}')) == 9
+
+
 @pytest.mark.parametrize(
     ('runs', 'message'),
     [
