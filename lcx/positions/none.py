@@ -2,6 +2,12 @@
 
 Kazemnejad et al. 2023, "The Impact of Positional Encoding on Length Generalization in Transformers",
 arXiv:2305.19466.
+
+Interleaved with RoPE (Yang et al. 2025, arXiv:2501.18795; Llama 4) it is a kind of layer among others:
+
+    model.pattern = ('local', 'local', 'local', 'full')
+    model.kinds.local.position = {'name': 'rope'}
+    model.kinds.full.position = {'name': 'none'}
 """
 
 from __future__ import annotations
