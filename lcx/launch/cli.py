@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -45,6 +46,11 @@ def run(argv: list[str]) -> int:
     except LcxError as error:
         print(f'lcx: {error}', file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # whoever read the output, head or a pager, has seen enough
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # what is still buffered goes nowhere, and raises nothing
+        return 141
     except KeyboardInterrupt:
         print('lcx: interrupted; the same command continues.', file=sys.stderr)
         return 130

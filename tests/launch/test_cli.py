@@ -287,3 +287,13 @@ def test_help_says_what_there_is(fates, words):
         ('train', 'eval', 'sweep', 'report', 'data', 'search-factors') if len(words) < 2 else words[:1]
     ):
         assert f'lcx {verb}' in fate.stdout
+
+
+def test_a_reader_who_stops_reading_ends_the_command_quietly(tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, '-u', '-m', 'lcx', 'report', '--positions', f'--out={tmp_path}'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    child.stdout.close()
+    assert child.stderr.read() == b'' and child.wait() == 141
