@@ -104,7 +104,7 @@ class Plan(NamedTuple):
 
 def plan(rule: Rule, q: Side, k: Side) -> tuple[Plan, Plan]:
     """``(for each query block, for each key block)``, from the positions and segments at the ends of blocks."""
-    (q_ends, q_some, q_all), (k_ends, k_some, k_all) = _ends(q), _ends(k)
+    (q_ends, q_some, q_all), (k_ends, k_some, k_all) = ends(q), ends(k)
     q_ends, q_some, q_all = ([x[:, None] for x in q_ends], q_some[:, None], q_all[:, None])  # 'nq 1 B'
     bounds = Bounds(*q_ends[:2], *k_ends[:2], *q_ends[2:], *k_ends[2:])
     need = jnp.any(rule.maybe(bounds) & q_some & k_some, axis=-1)
@@ -117,7 +117,7 @@ def _schedule(need: Bool[Array, 'n m'], full: Bool[Array, 'n m']) -> Plan:
     return Plan(jnp.argsort(rank, axis=1, stable=True), jnp.sum(full, axis=1), jnp.sum(need, axis=1))
 
 
-def _ends(side: Side) -> tuple[list[Array], Array, Array]:
+def ends(side: Side) -> tuple[list[Array], Array, Array]:
     """Lowest and highest position and segment of the real tokens, whether there are any, and whether all are."""
     is_real = side.seg != PADDING
     ends = [

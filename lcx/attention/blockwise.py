@@ -46,6 +46,15 @@ class Settings(NamedTuple):
     q_block: int
     k_block: int
 
+    @classmethod
+    def of(
+        cls, rule: Rule, q: Array, scale: float | None, softcap: float | None, q_block: int, k_block: int
+    ) -> Settings:
+        """``scale`` as in :mod:`lcx.attention.api`, put where it costs least."""
+        scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+        exact = q.dtype == jnp.float32 or math.frexp(abs(scale))[0] == 0.5  # a power of two
+        return cls(rule, *((scale, 1.0) if exact else (1.0, scale)), softcap, q_block, k_block)
+
 
 class Inputs(NamedTuple):
     """What gradients may flow to; lengths are multiples of the blocks."""
@@ -96,14 +105,12 @@ def partial(
     the same), all of one size: a length of 513 makes two blocks of 257, padded with one hidden token.
     """
     api.check(q, k, v, where, rule, sink_logits)
-    (b, t, n, h), s = q.shape, k.shape[1]
+    (b, t, n, _), s = q.shape, k.shape[1]
     key_block = block if key_block is None else key_block
     for name, value in (('block', block), ('key_block', key_block)):
         masks.at_least_one(name, value)
     q_block, k_block = blocks.even_block(t, block), blocks.even_block(s, key_block)
-    scale = h**-0.5 if scale is None else float(scale)
-    exact = q.dtype == jnp.float32 or math.frexp(abs(scale))[0] == 0.5  # a power of two
-    settings = Settings(rule, *((scale, 1.0) if exact else (1.0, scale)), softcap, q_block, k_block)
+    settings = Settings.of(rule, q, scale, softcap, q_block, k_block)
     if bias is not None and not isinstance(bias, jax.tree_util.Partial):
         bias = jax.tree_util.Partial(bias)  # a plain function is a pytree without tables
     _check_blocks(settings, where, bias, b, n)
@@ -118,7 +125,7 @@ def partial(
     return out[:, :t], _by_token(lse, n)[:, :t]
 
 
-def _scores(
+def scores(
     settings: Settings, raw: Array, where: Where, bias: Any, *, keys_lead: bool, hide: bool
 ) -> tuple[Array, Array | None]:
     """``(s, slope)`` of one block of products q k^T, 'B K R S' or, where keys lead, 'B K S R'; fp32.
@@ -167,6 +174,27 @@ def _real_rows(segments: Array, rows: int) -> Array:
     return jnp.tile(segments != PADDING, (*[1] * (segments.ndim - 1), groups))[..., None, :]
 
 
+def fold(
+    settings: Settings,
+    carry: online.Partial,
+    q: Float[Array, 'B K R H'],
+    k: Float[Array, 'B K S H'],
+    v: Float[Array, 'B K S H'],
+    where: Where,
+    bias: Any,
+    *,
+    hide: bool,
+) -> online.Partial:
+    """``carry`` and one more block of keys, for one block of queries that are scaled; ``hide`` as in the scores."""
+    raw = jnp.einsum('BKRH,BKSH->BKRS', q, k, preferred_element_type=jnp.float32)
+    s, _ = scores(settings, raw, where, bias, keys_lead=False, hide=hide)
+    top = jnp.maximum(carry.max, jnp.max(s, axis=-1))
+    p = jnp.exp(s - top[..., None])
+    acc = jnp.einsum('BKRS,BKSH->BKRH', p.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    old = jnp.exp(carry.max - top)
+    return online.Partial(carry.acc * old[..., None] + acc, top, carry.den * old + jnp.sum(p, axis=-1))
+
+
 def _forward(settings: Settings, inputs: Inputs, where: Where) -> tuple[Array, Array]:
     """``(out 'B T N H', lse 'nq B K R')``."""
     q_side, k_side = blocks.sides(where, settings.q_block, settings.k_block)
@@ -180,15 +208,7 @@ def _forward(settings: Settings, inputs: Inputs, where: Where) -> tuple[Array, A
             other = blocks.at(k_side, j)
             k, v = (blocks.rows(x, j, other, kv) for x in (inputs.k, inputs.v))
             block = Where(side.pos, other.pos, side.seg, other.seg, where.heads)
-            raw = jnp.einsum('BKRH,BKSH->BKRS', q, k, preferred_element_type=jnp.float32)
-            s, _ = _scores(settings, raw, block, inputs.bias, keys_lead=False, hide=hide)
-            top = jnp.maximum(carry.max, jnp.max(s, axis=-1))
-            p = jnp.exp(s - top[..., None])
-            acc = jnp.einsum('BKRS,BKSH->BKRH', p.astype(v.dtype), v, preferred_element_type=jnp.float32)
-            old = jnp.exp(carry.max - top)
-            return online.Partial(
-                carry.acc * old[..., None] + acc, top, carry.den * old + jnp.sum(p, axis=-1)
-            )
+            return fold(settings, carry, q, k, v, block, inputs.bias, hide=hide)
 
         partial = blocks.run(key_block, plan, online.empty(q.shape))
         sinks = _sink_rows(inputs.sinks, *q.shape[1:3])
@@ -237,7 +257,7 @@ def _attend_backward(settings: Settings, residuals: tuple, gradients: tuple) -> 
             do = blocks.rows(d_out, i, other, kv)
             block = Where(other.pos, side.pos, other.seg, side.seg, where.heads)
             raw = jnp.einsum('BKSH,BKRH->BKSR', k, q, preferred_element_type=jnp.float32)
-            s, slope = _scores(settings, raw, block, inputs.bias, keys_lead=True, hide=hide)
+            s, slope = scores(settings, raw, block, inputs.bias, keys_lead=True, hide=hide)
             p = jnp.exp(s - row_lse[..., None, :])
             dp = jnp.einsum('BKSH,BKRH->BKSR', v, do, preferred_element_type=jnp.float32)
             ds = p * (dp - row_delta[..., None, :])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 
-from lcx.attention import regions
+from lcx.attention import cached, masks, regions
+from lcx.models.cache import Cache, Entry, Memory
 from lcx.models.config import ModelConfig
-from lcx.models.layers import from_heads, queries_keys_values
+from lcx.models.layers import from_heads, keeps_raw, queries_keys_values, tables_at
 from lcx.positions import Position
 from lcx.positions.api import sharpened
-from lcx.types import Array, Float, Tree, Where
+from lcx.types import Array, Float, Int, Tree, Where
+
+PLAIN = regions.Region(masks.everything, regions.as_they_are, regions.as_they_are)
 
 
 class Attention(nn.Module):
@@ -24,27 +29,84 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, 'B T D'], where: Where, position: Position, position_params: Tree, tables: Tree
-    ) -> Float[Array, 'B T D']:
+        self,
+        x: Float[Array, 'B T D'],
+        where: Where,
+        position: Position,
+        position_params: Tree,
+        tables: Tree,
+        memory: Memory | None,
+    ) -> tuple[Float[Array, 'B T D'], Cache | None]:
         config, kind = self.config, self.config.kinds[self.kind]
         q, k, v = queries_keys_values(config, x)
+        sharp = sharpened(position, position_params, q, where.q_pos)
 
-        def turned(q_pos: Array, k_pos: Array, q_tables: Tree, k_tables: Tree) -> tuple[Array, Array]:
-            sharp = sharpened(position, position_params, q, where.q_pos)
-            sharp = (
-                sharp if position.query is None else position.query(position_params, sharp, q_pos, q_tables)
-            )
-            return (
-                sharp.astype(q.dtype),
-                k if position.key is None else position.key(position_params, k, k_pos, k_tables),
-            )
+        def query(pos: Array, tables: Tree) -> Array:
+            y = sharp if position.query is None else position.query(position_params, sharp, pos, tables)
+            return y.astype(q.dtype)
+
+        def key(k: Array, pos: Array, tables: Tree) -> Array:
+            return k if position.key is None else position.key(position_params, k, pos, tables)
 
         bias = None if position.bias is None else jax.tree_util.Partial(position.bias, position_params)
-        rest, split = (v, where, kind.read_rule(), bias), kind.read_regions()
-        scores = {'scale': config.attention_scale, 'softcap': config.attention_softcap}
-        if split:
-            sides = [turned(r.query(where.q_pos), r.key(where.k_pos), *t) for r, t in zip(split, tables)]
-            y = regions.attend(kind.read_partial(), split, sides, *rest, **scores)
+        split, rule, cache = kind.read_regions(), kind.read_rule(), None
+        rest = {'bias': bias, 'scale': config.attention_scale, 'softcap': config.attention_softcap}
+        if memory is not None:
+            paired = tuple(zip(split, tables)) if split else ((PLAIN, (tables, tables)),)
+            turned = [query(r.query(where.q_pos), q_tables) for r, (q_tables, _) in paired]
+            if keeps_raw(kind, position, memory.cache.store):
+
+                def anew(k: Array, pos: Int[Array, 'B S'], tables: Tree) -> Array:
+                    newest = memory.cache.newest
+                    own = tables_at(position, position_params, pos, newest) if tables is None else tables
+                    return key(k, pos, own)
+
+                sides = _sides(rule, [r for r, _ in paired], turned, anew, memory.tables)
+            else:
+                (region, (_, k_tables)), *_ = paired  # all turn keys alike
+                k = key(k, region.key(where.k_pos), k_tables)
+                sides = _sides(rule, [r for r, _ in paired], turned, None, None)
+            asked = cached.Query(sides, where.q_pos, where.q_seg, where.heads, **rest)
+            y, cache = remembered(memory, Entry(k, v, where.q_pos, where.q_seg), asked)
+        elif split:
+            sides = [
+                (query(r.query(where.q_pos), q_tables), key(k, r.key(where.k_pos), k_tables))
+                for r, (q_tables, k_tables) in zip(split, tables)
+            ]
+            y = regions.attend(kind.read_partial(), split, sides, v, where, rule, **rest)
         else:
-            y = kind.read_attention()(*turned(where.q_pos, where.k_pos, tables, tables), *rest, **scores)
-        return from_heads(config, y)
+            sides = query(where.q_pos, tables), key(k, where.k_pos, tables)
+            y = kind.read_attention()(*sides, v, where, rule, **rest)
+        return from_heads(config, y), cache
+
+
+def remembered(memory: Memory, new: Entry, query: cached.Query) -> tuple[Float[Array, 'B T N H'], Cache]:
+    """Writes the new tokens, attends to all that this layer holds then, and drops what is not kept."""
+    cache = memory.cache.write(memory.layer, new)
+    blocks = cache.store.blocks(cache.state, memory.layer)
+    y, lse = cached.attend(query, blocks)
+
+    def received(weigh: Callable[[Array], Array], last: int | None) -> Float[Array, 'B K S']:
+        asked = query.last(last)
+        return cached.received(asked, lse[:, -asked.pos.shape[1] :], blocks, weigh)
+
+    return y, cache.settle(memory.layer, new, received)
+
+
+def _sides(
+    rule: masks.Rule,
+    split: list[regions.Region],
+    turned: list[Array],
+    turn: Callable | None,
+    tables: tuple | None,
+) -> tuple[cached.Side, ...]:
+    """A side of each region: its pairs, its queries, and how its keys are turned when they are read."""
+
+    def of(region: regions.Region) -> Callable | None:
+        return None if turn is None else lambda k, pos, tables: turn(k, region.key(pos), tables)
+
+    own = tables or (None,) * len(split)
+    return tuple(
+        cached.Side(masks.both(rule, region.rule), q, of(region), t)
+        for region, q, t in zip(split, turned, own)
+    )

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lcx.models import layers
+from lcx.models.cache import Cache, Caches, Memory
 from lcx.models.chunks import over_tokens
 from lcx.models.config import DTYPES, REMAT, ModelConfig
 from lcx.positions import Position
@@ -29,16 +30,19 @@ class Block(nn.Module):
     kind: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, 'B T D'], where: Where, extras: tuple) -> Float[Array, 'B T D']:
+    def __call__(
+        self, x: Float[Array, 'B T D'], where: Where, extras: tuple, memory: Memory | None
+    ) -> tuple[Float[Array, 'B T D'], Cache | None]:
         config = self.config
         norm = layers.norm(config, 'mixer_norm')(x)
         mixer = config.read_mixer(self.kind)(config, self.kind, name='mixer')
-        mixed = self._added(mixer(norm, where, *extras), 'mixer')
+        mixed, cache = mixer(norm, where, *extras, memory)
+        mixed = self._added(mixed, 'mixer')
         seen = x if config.parallel_residual else x + mixed
         norm = layers.norm(config, 'feed_forward_norm')(seen)
         fed = self._feed_forward(layers.FeedForward(config, name='feed_forward'), norm)
         x = (x + mixed if config.parallel_residual else seen) + self._added(fed, 'feed_forward')
-        return nn.with_logical_constraint(x, layers.TOKENS)
+        return nn.with_logical_constraint(x, layers.TOKENS), cache
 
     def _added(self, x: Float[Array, 'B T D'], part: str) -> Float[Array, 'B T D']:
         return layers.norm(self.config, f'{part}_post_norm')(x) if self.config.post_norms else x
@@ -55,16 +59,24 @@ class Period(nn.Module):
     positions: tuple  # a Position per layer
 
     @nn.compact
-    def __call__(self, x: Float[Array, 'B T D'], where: Where, shared: tuple) -> tuple[Array, None]:
+    def __call__(
+        self, carry: tuple[Array, tuple[Cache, ...]], where: Where, shared: tuple, layer: Array | None
+    ) -> tuple[tuple, None]:
+        x, caches = carry
+        after = []
         for i, (kind, position) in enumerate(zip(self.config.pattern, self.positions)):
-            x = Block(self.config, kind, name=f'{kind}_{i}')(x, where, (position, *shared[i]))
-        return x, None
+            *extras, tables = shared[i]
+            memory = Memory(caches[i], layer, tables) if caches else None
+            x, cache = Block(self.config, kind, name=f'{kind}_{i}')(x, where, (position, *extras), memory)
+            after.append(cache)
+        return (x, tuple(after) if caches else ()), None
 
 
 class Decoder(nn.Module):
     """Tokens in, final hidden states out; ``logits`` turns hidden states into logits."""
 
     config: ModelConfig
+    length: int | None = None  # of the whole text, where tokens come in pieces: what extensions follow
 
     def setup(self) -> None:
         config = self.config
@@ -76,12 +88,21 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Int[Array, 'B T'], positions: Int[Array, 'B T'], segments: Int[Array, 'B T']
-    ) -> Float[Array, 'B T D']:
-        """Hidden states after the last norm. ``segments`` separates packed documents; PADDING tokens are ignored."""
-        config = self.config
+        self,
+        tokens: Int[Array, 'B T'],
+        positions: Int[Array, 'B T'],
+        segments: Int[Array, 'B T'],
+        caches: Caches | None = None,
+    ) -> Float[Array, 'B T D'] | tuple[Float[Array, 'B T D'], Caches]:
+        """Hidden states after the last norm. ``segments`` separates packed documents; PADDING tokens are ignored.
+
+        With ``caches`` these tokens follow those that the caches hold, and the caches after them come back too.
+        """
+        config, cached = self.config, caches is not None
         where = Where.self_attention(positions, segments, config.heads)
-        by_kind = {kind: config.read_position(kind, tokens.shape[1]) for kind in set(config.depth)}
+        by_kind = {
+            kind: config.read_position(kind, self.length or tokens.shape[1]) for kind in set(config.depth)
+        }
         # Kinds whose position options are equal share one method: its parameters, and what it adds to embeddings.
         owners = {config.position_of(kind): kind for kind in sorted(by_kind, reverse=True)}
         own = {kind: self._position_params(kind, by_kind[kind]) for kind in sorted(owners.values())}
@@ -92,19 +113,26 @@ class Decoder(nn.Module):
             if by_kind[kind].embed is not None:
                 x = x + by_kind[kind].embed(own[kind], positions).astype(x.dtype)
         x = nn.with_logical_constraint(x, layers.TOKENS)
-        tables = {
-            kind: layers.position_tables(config.kinds[kind], position, params[kind], positions)
-            for kind, position in by_kind.items()
-        }
+        caches = caches.begin(positions, segments) if cached else Caches((), ())
+        held = dict(zip(config.depth, caches.layers or caches.rest))  # of one kind, all hold the same tokens
+        shared = {}
+        for kind, position in by_kind.items():
+            cache = held.get(kind)
+            newest = None if cache is None else cache.newest
+            tables = layers.position_tables(config.kinds[kind], position, params[kind], positions, newest)
+            slots = cache and layers.cached_tables(config.kinds[kind], position, params[kind], cache)
+            shared[kind] = params[kind], tables, slots
         period = config.pattern[: config.layers]
-        shared = tuple((params[kind], tables[kind]) for kind in period)
-        methods = tuple(by_kind[kind] for kind in period)
+        methods, shared = tuple(by_kind[kind] for kind in period), tuple(shared[kind] for kind in period)
+        repeated, rest = caches
         if config.repeats:
-            x, _ = self._depth(methods)(x, where, shared)
+            index = jnp.arange(config.repeats) if cached else None
+            (x, repeated), _ = self._depth(methods)((x, repeated), where, shared, index)
         if config.rest:
-            rest = self._period(scanned=False)(config, methods[: config.rest], name='rest')
-            x, _ = rest(x, where, shared)
-        return layers.norm(config, 'final_norm')(x)
+            period = self._period(scanned=False)(config, methods[: config.rest], name='rest')
+            (x, rest), _ = period((x, rest), where, shared, jnp.int32(0) if cached else None)
+        hidden = layers.norm(config, 'final_norm')(x)
+        return (hidden, Caches(repeated, rest)) if cached else hidden
 
     def _position_params(self, kind: str, position: Position) -> Tree:
         if not jax.tree.leaves(jax.eval_shape(position.init, jax.random.key(0))):
@@ -123,7 +151,7 @@ class Decoder(nn.Module):
             self._period(scanned=True),
             variable_axes={'params': 0},
             split_rngs={'params': True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast, 0),
             length=config.repeats,
             metadata_params={nn.PARTITION_NAME: 'layers'},
         )

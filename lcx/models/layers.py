@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
+from lcx.attention.regions import as_they_are
+from lcx.models.cache import Cache, Store
 from lcx.models.config import ACTIVATIONS, LayerKind, ModelConfig
 from lcx.models.linear import Projection
 from lcx.models.norms import NORMS
@@ -49,14 +53,52 @@ class FeedForward(nn.Module):
         return Projection(f, d, ('hidden', 'embed'), residual_init(config), bias, name='down')(x)
 
 
-def position_tables(kind: LayerKind, position: Position, params: Tree, positions: Int[Array, 'B T']) -> Tree:
-    """The tables of a kind of layer; where it has regions, for each those of queries and those of keys."""
+def position_tables(
+    kind: LayerKind,
+    position: Position,
+    params: Tree,
+    positions: Int[Array, 'B T'],
+    newest: Int[Array, ' B'] | None = None,
+) -> Tree:
+    """The tables of a kind of layer; where it has regions, for each those of queries and those of keys.
+
+    ``newest`` is the greatest position of each row, where ``positions`` are but a part of its text.
+    """
 
     def at(positions: Array) -> Tree:
-        return None if position.tables is None else position.tables(params, positions)
+        return tables_at(position, params, positions, newest)
 
     split = kind.read_regions()
     return tuple((at(r.query(positions)), at(r.key(positions))) for r in split) or at(positions)
+
+
+def tables_at(
+    position: Position, params: Tree, positions: Int[Array, 'B T'], newest: Int[Array, ' B'] | None = None
+) -> Tree:
+    """The tables of ``positions``, for a text that ends at ``newest`` where the method asks for its length."""
+    if position.tables is None:
+        return None
+    if position.static or newest is None:
+        return position.tables(params, positions)
+    tables = position.tables(params, jnp.concatenate([positions, newest[:, None]], axis=1))
+    return jax.tree.map(lambda x: x[:, :-1], tables)
+
+
+def keeps_raw(kind: LayerKind, position: Position, store: Store) -> bool:
+    """Whether a cache of such layers holds keys before rotation.
+
+    They are rotated anew where rotations follow the length, or where regions turn one key in several ways.
+    """
+    return store.raw or not position.static or len({r.key for r in kind.read_regions()}) > 1
+
+
+def cached_tables(kind: LayerKind, position: Position, params: Tree, cache: Cache) -> Tree:
+    """The tables of :class:`~lcx.models.cache.Memory`."""
+    slots = cache.store.positions(cache.state)
+    if slots is None or not keeps_raw(kind, position, cache.store):
+        return None
+    turns = [r.key for r in kind.read_regions()] or [as_they_are]
+    return tuple(tables_at(position, params, turn(slots), cache.newest) for turn in turns)
 
 
 def queries_keys_values(

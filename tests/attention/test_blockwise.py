@@ -43,13 +43,13 @@ def test_even_block_cuts_into_the_fewest_blocks_with_the_least_padding(length, b
 def visited(rule: Rule, where: Where, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     """Blocks of scores that a forward and a backward pass make, without and with a mask, counted as they run."""
     counted = []
-    scores = blockwise._scores
+    scores = blockwise.scores
 
     def counting(*arguments, **named):
         jax.debug.callback(lambda: counted.append(named['hide']))
         return scores(*arguments, **named)
 
-    monkeypatch.setattr(blockwise, '_scores', counting)
+    monkeypatch.setattr(blockwise, 'scores', counting)
     x = jnp.ones((1, where.q_pos.shape[1], 1, 4))
     jax.block_until_ready(
         jax.jit(jax.grad(lambda q: blockwise.attend(q, x, x, where, rule, block=8).sum()))(x)
