@@ -150,7 +150,7 @@ def attention(name: str = 'blockwise', **options) -> ConfigDict:
 def regions(name: str | None = None, **options) -> ConfigDict:
     """Positions of their own for near and far keys, without training; None as name: tokens have the ones they have."""
     config = ConfigDict()
-    # self_extend | rerope | leaky_rerope | dual_chunk | lm_infinite
+    # self_extend | rerope | leaky_rerope | dual_chunk | lm_infinite | streaming
     config.name = config_dict.placeholder(str)
     config.name = name
     config.window = config_dict.placeholder(int)  # all but dual_chunk: tokens; the distances below it stay
@@ -158,7 +158,7 @@ def regions(name: str | None = None, **options) -> ConfigDict:
     config.leak = config_dict.placeholder(float)  # leaky_rerope: tokens in which a far distance grows by one
     config.chunk = config_dict.placeholder(int)  # dual_chunk: tokens in a chunk
     config.local = config_dict.placeholder(int)  # dual_chunk: tokens before a chunk that keep their distance
-    config.sinks = config_dict.placeholder(int)  # lm_infinite: first tokens that are always read
+    config.sinks = config_dict.placeholder(int)  # lm_infinite, streaming: first tokens that are always read
     config.update(options)
     return config
 

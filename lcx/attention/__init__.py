@@ -16,11 +16,13 @@ from lcx.attention import (
     rerope,
     self_extend,
     splash,
+    streaming,
     tokamax,
 )
 from lcx.attention.masks import (
     Band,
     Bounds,
+    Reach,
     Rule,
     both,
     causal,
@@ -65,6 +67,7 @@ REGIONS = {
     'leaky_rerope': rerope.leaky_rerope,
     'dual_chunk': dual_chunk.dual_chunk,
     'lm_infinite': lm_infinite.lm_infinite,
+    'streaming': streaming.streaming,
 }
 
 # What has positions of its own in the scores, not in the vectors: regions, and the mixer of CoPE.
@@ -74,6 +77,7 @@ ABOUT = {
     'leaky_rerope': rerope.LEAKY_ABOUT,
     'dual_chunk': dual_chunk.ABOUT,
     'lm_infinite': lm_infinite.ABOUT,
+    'streaming': streaming.ABOUT,
     'cope': cope.ABOUT,
 }
 
@@ -86,6 +90,7 @@ __all__ = [
     'RULES',
     'Band',
     'Bounds',
+    'Reach',
     'Region',
     'Rule',
     'both',

@@ -49,6 +49,16 @@ class Band(NamedTuple):
     segments: bool  # and only keys of the query's own segment
 
 
+class Reach(NamedTuple):
+    """How far back queries read: no key more than ``behind`` positions before them, but for positions below ``first``.
+
+    None is any distance. What lies beyond, a cache may forget. It may name more than is read, never less.
+    """
+
+    behind: int | None = None
+    first: int = 0
+
+
 def never(bounds: Bounds) -> Array:
     """The ``surely`` of a rule that cannot tell: no block is known to be allowed as a whole."""
     return jnp.zeros(jnp.broadcast_shapes(jnp.shape(bounds.q_min), jnp.shape(bounds.k_min)), bool)
@@ -64,6 +74,7 @@ class Rule(NamedTuple):
                 at yes. It knows nothing of padding inside the block: a kernel must look at that itself.
     ``band``    the interval that the rule is, if it is one and nothing else: what fused kernels can be told.
     ``whole``   does the rule count positions, so that it means nothing between them (float positions)?
+    ``reach``   how far back it reads: what a cache has to keep.
 
     Of a block of padding alone both may say anything, since it holds no pair of real tokens.
     """
@@ -73,6 +84,7 @@ class Rule(NamedTuple):
     surely: Callable[[Bounds], Array] = never
     band: Band | None = None
     whole: bool = False
+    reach: Reach = Reach()
 
 
 def pairs(q: Int[Array, 'B T'], k: Int[Array, 'B S']) -> tuple[Array, Array]:
@@ -169,6 +181,7 @@ def window(size: int) -> Rule:
         lambda b: (b.q_min - b.k_max < size) & (b.k_min - b.q_max < size),
         lambda b: (b.q_max - b.k_min < size) & (b.k_max - b.q_min < size),
         Band(behind=size - 1, ahead=size - 1, segments=False),
+        reach=Reach(size - 1),
     )
 
 
@@ -200,6 +213,7 @@ def distance(low: int, high: int | None = None) -> Rule:
         lambda b: (b.q_max - b.k_min >= low) & (b.q_min - b.k_max < end),
         lambda b: (b.q_min - b.k_max >= low) & (b.q_max - b.k_min < end),
         band,
+        reach=Reach(None if high is None else max(0, high - 1)),
     )
 
 
@@ -221,7 +235,7 @@ def sinks(count: int) -> Rule:
     def allow(where: Where) -> Array:
         return (where.k_pos < count)[:, None, None, :]
 
-    return Rule(allow, lambda b: b.k_min < count, lambda b: b.k_max < count)
+    return Rule(allow, lambda b: b.k_min < count, lambda b: b.k_max < count, reach=Reach(0, count))
 
 
 def prefix(length: int) -> Rule:
@@ -242,7 +256,11 @@ def prefix(length: int) -> Rule:
 @functools.cache
 def both(*rules: Rule) -> Rule:
     """Pairs that every one of ``rules`` allows; of no rule: everything."""
-    return _combine(rules, jnp.logical_and, _intersection([r.band for r in rules])) if rules else everything
+    if not rules:
+        return everything
+    # The nearest of them: a key that it cannot read, nobody can.
+    reach = min((r.reach for r in rules), key=lambda r: (ANY if r.behind is None else r.behind, r.first))
+    return _combine(rules, jnp.logical_and, _intersection([r.band for r in rules]), reach)
 
 
 @functools.cache
@@ -251,10 +269,12 @@ def either(*rules: Rule) -> Rule:
     if not rules:
         raise ConfigError('rules: either() needs at least one rule.')
     bands = {r.band for r in rules}
-    return _combine(rules, jnp.logical_or, bands.pop() if len(bands) == 1 else None)
+    behind = [r.reach.behind for r in rules]
+    reach = Reach(None if None in behind else max(behind), max(r.reach.first for r in rules))
+    return _combine(rules, jnp.logical_or, bands.pop() if len(bands) == 1 else None, reach)
 
 
-def _combine(rules: tuple[Rule, ...], join: Callable, band: Band | None) -> Rule:
+def _combine(rules: tuple[Rule, ...], join: Callable, band: Band | None, reach: Reach) -> Rule:
     """Joins the answers of ``rules``. Of ``either``, ``surely`` is too careful: parts may cover a block together."""
     if len(rules) == 1:
         return rules[0]
@@ -263,7 +283,7 @@ def _combine(rules: tuple[Rule, ...], join: Callable, band: Band | None) -> Rule
         return lambda x: functools.reduce(join, [getattr(r, answer)(x) for r in rules])
 
     whole = any(r.whole for r in rules)
-    return Rule(joined('allow'), joined('maybe'), joined('surely'), band, whole)
+    return Rule(joined('allow'), joined('maybe'), joined('surely'), band, whole, reach)
 
 
 def _intersection(bands: list[Band | None]) -> Band | None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from lcx.attention.masks import Bounds, Rule, at_least_one, distance, everything, one_object, pairs
+from lcx.attention.masks import Bounds, Reach, Rule, at_least_one, distance, everything, one_object, pairs
 from lcx.errors import ConfigError
 from lcx.types import Array, Int, Where
 
@@ -42,7 +42,8 @@ def chunked(size: int) -> Rule:
         q, k = pairs(where.q_pos // size, where.k_pos // size)
         return q == k
 
-    return Rule(allow, lambda b: _share_chunk(b, size), lambda b: _is_in_chunk(b, size))
+    reach = Reach(size - 1)
+    return Rule(allow, lambda b: _share_chunk(b, size), lambda b: _is_in_chunk(b, size), reach=reach)
 
 
 def _share_chunk(b: Bounds, size: int) -> Array:
@@ -176,7 +177,7 @@ def dilated(segment: int, rate: int) -> Rule:
         q, k = pairs(where.q_pos // segment, where.k_pos // segment)
         return (q == k) & chosen(where.q_pos)[..., None] & chosen(where.k_pos)[:, :, None]
 
-    return Rule(allow, lambda b: _share_chunk(b, segment), whole=True)
+    return Rule(allow, lambda b: _share_chunk(b, segment), whole=True, reach=Reach(segment - 1))
 
 
 @one_object

@@ -43,9 +43,9 @@ class Ring:
     raw: bool = False
 
     def init(self, shape: Shape, dtype: jnp.dtype) -> Slots:
-        layers, batch, kv, h = shape
         slots = self.first + self.newest
-        heads, rows = (layers, batch, kv, slots, h), (batch, slots)
+        heads = len(shape.layers), shape.batch, shape.kv_heads, slots, shape.head_dim
+        rows = shape.batch, slots
         k, v = (jnp.zeros(heads, dtype) for _ in range(2))  # of its own each: they are donated
         pos, seg = (jnp.full(rows, PADDING, jnp.int32) for _ in range(2))
         return Slots(k, v, pos, seg, *(jnp.full((), self.first, jnp.int32) for _ in range(3)))

@@ -26,7 +26,8 @@ from lcx.types import PADDING, Array, Float, Int, Tree
 class Shape(NamedTuple):
     """Sizes of what is kept."""
 
-    layers: int  # of one place in the pattern
+    layers: tuple[int, ...]  # the numbers of those that share one place in the pattern
+    depth: int  # of how many layers in all
     batch: int
     kv_heads: int
     head_dim: int

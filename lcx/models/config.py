@@ -73,6 +73,11 @@ class LayerKind:
         given = Options(self.regions).set()
         return config.make(REGIONS, given, 'regions') if given else ()
 
+    def reach(self) -> masks.Reach:
+        """How far back these layers read."""
+        rule, split = self.read_rule(), self.read_regions()
+        return masks.either(*(masks.both(rule, r.rule) for r in split)).reach if split else rule.reach
+
     def read_rule(self) -> masks.Rule:
         """Pairs that all the named rules allow and that lie in one document."""
         given = [rules.from_options(r, f'rule[{i}]') for i, r in enumerate(self.rule)]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from lcx.models.chunks import over_tokens
 from lcx.models.config import ModelConfig
 from lcx.models.decoder import Decoder
-from lcx.types import Array, Batch, Float, Tree
+from lcx.types import Array, Batch, Float, Int, Tree
 
 
 class Scores(NamedTuple):
@@ -27,13 +27,19 @@ class Scores(NamedTuple):
 
 def score(config: ModelConfig, params: Tree, batch: Batch, *, chunk: int) -> Scores:
     """Scores of every target of ``batch``; at most about ``chunk`` tokens have logits at one time."""
-    size = max(1, chunk // batch.tokens.shape[0])
 
     def run(model: Decoder) -> Scores:
         hidden = model(batch.tokens, batch.positions, batch.segments)
-        return over_tokens(_scores, model, (hidden, batch.targets), size)
+        return of_targets(model, hidden, batch.targets, chunk)
 
     return Decoder(config).apply({'params': params}, method=run)
+
+
+def of_targets(
+    model: Decoder, hidden: Float[Array, 'B T D'], targets: Int[Array, 'B T'], chunk: int
+) -> Scores:
+    """Scores of ``targets``, one for each hidden state; at most about ``chunk`` tokens have logits at one time."""
+    return over_tokens(_scores, model, (hidden, targets), max(1, chunk // targets.shape[0]))
 
 
 def _scores(model: Decoder, chunk: tuple[Array, Array]) -> Scores:

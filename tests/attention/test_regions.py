@@ -65,6 +65,12 @@ def lm_infinite(i, j, *, window, sinks):
     return min(i - j, window) if i - j < window or j < sinks else UNSEEN
 
 
+def streaming(i, j, *, window, sinks):
+    """Positions in the cache: its tokens in order, without those that were dropped."""
+    cache = [t for t in range(i + 1) if t < sinks or t > i - window]
+    return cache.index(i) - cache.index(j) if j in cache else UNSEEN
+
+
 CASES = {  # as options, and the distance in the method's paper
     'self_extend': ({'name': 'self_extend', 'group': 3, 'window': 7}, self_extend),
     'rerope': ({'name': 'rerope', 'window': 9}, rerope),
@@ -72,6 +78,7 @@ CASES = {  # as options, and the distance in the method's paper
     'dual_chunk': ({'name': 'dual_chunk', 'chunk': 7, 'local': 3}, dual_chunk),
     'dual_chunk, wide': ({'name': 'dual_chunk', 'chunk': 4, 'local': 9}, dual_chunk),
     'lm_infinite': ({'name': 'lm_infinite', 'window': 8, 'sinks': 2}, lm_infinite),
+    'streaming': ({'name': 'streaming', 'window': 6, 'sinks': 3}, streaming),
 }
 PLAIN = {  # regions that hold what plain attention does, up to 40 tokens
     'self_extend': {'name': 'self_extend', 'group': 4, 'window': 40},
@@ -79,6 +86,7 @@ PLAIN = {  # regions that hold what plain attention does, up to 40 tokens
     'leaky_rerope': {'name': 'leaky_rerope', 'window': 40, 'leak': 4.0},
     'dual_chunk': {'name': 'dual_chunk', 'chunk': 40, 'local': 1},
     'lm_infinite': {'name': 'lm_infinite', 'window': 40, 'sinks': 1},
+    'streaming': {'name': 'streaming', 'window': 40, 'sinks': 1},
 }
 SHORT = {  # by which a model trained at 24 tokens reads 100
     'self_extend': {'name': 'self_extend', 'group': 8, 'window': 12},
@@ -86,6 +94,7 @@ SHORT = {  # by which a model trained at 24 tokens reads 100
     'leaky_rerope': {'name': 'leaky_rerope', 'window': 16, 'leak': 16.0},
     'dual_chunk': {'name': 'dual_chunk', 'chunk': 16, 'local': 6},
     'lm_infinite': {'name': 'lm_infinite', 'window': 20, 'sinks': 4},
+    'streaming': {'name': 'streaming', 'window': 20, 'sinks': 4},
 }
 
 
