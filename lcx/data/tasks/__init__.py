@@ -1,6 +1,7 @@
 """Synthetic tasks: text or tokens made to order, at any length, with a known answer."""
 
 from lcx.data.tasks.api import StringTask, Task
+from lcx.data.tasks.babi import AfraidOf, HowMany, WhereBefore, WherePerson, WhereThing, WhetherThere
 from lcx.data.tasks.binary_arithmetic import BinaryAddition, BinaryMultiplication
 from lcx.data.tasks.bucket_sort import BucketSort
 from lcx.data.tasks.compute_sqrt import ComputeSqrt
@@ -49,6 +50,13 @@ TASKS = {
     'bucket_sort': BucketSort,
     # Nested lists.
     'listops': ListOps,
+    # Stories in filler.
+    'babi_qa1': WherePerson,
+    'babi_qa2': WhereThing,
+    'babi_qa3': WhereBefore,
+    'babi_qa6': WhetherThere,
+    'babi_qa7': HowMany,
+    'babi_qa15': AfraidOf,
 }
 
 __all__ = ['TASKS', 'BucketSort', 'Copy', 'Passkey', 'StringTask', 'Task']
