@@ -23,7 +23,7 @@ from lcx.errors import DataError
 MOST_ARGUMENTS = 10
 OPERATOR = 0.25  # the probability that a tree is no digit
 LEVELS = 9  # of operators
-LARGEST = 2**15  # tokens: one tree in 10^67 has so many, and where 10^308 is near, numbers end
+LARGEST = 2**15  # tokens: one tree in 10^67 has so many; far beyond, that underflows
 APPLY = {
     'X': max,
     'N': min,
