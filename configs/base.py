@@ -21,7 +21,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.init_from = config_dict.placeholder(str)
 
     config.data = data = ConfigDict()
-    # stdlib | text | austen | kjv | tfds:NAME (NAME may be name/config:version) | task:NAME
+    # stdlib | text | austen | kjv | tfds:NAME (NAME may be name/config:version) | task:NAME (lcx/data/tasks)
     data.source = 'stdlib'
     data.files = ()  # source 'text': files or globs, UTF-8
     data.text_feature = 'text'  # source 'tfds:NAME': the feature that holds the document

@@ -1,6 +1,8 @@
 """Synthetic tasks: every row has the right answer, the length asked for, and weight on the answer alone."""
 
+import inspect
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -9,21 +11,17 @@ from lcx.data.pipeline import task_batches
 from lcx.data.tasks import TASKS, StringTask
 from lcx.data.tokenizers import Bytes
 from lcx.errors import ConfigError, DataError
+from tests.data.task_solvers import SOLVERS
 
 STRINGS = {name: task for name, task in TASKS.items() if issubclass(task, StringTask)}
-
-# The answers written here apart from the tasks.
-SOLVERS = {
-    'copy': lambda question: question,
-    'bucket_sort': lambda question: ''.join(c * question.count(c) for c in '01234'),
-}
+ONLY_ODD = ('modular_arithmetic',)  # tasks whose questions have an odd size
 
 
 def made(name: str, length: int, *, count: int = 30, vary: bool = False, seed: int = 0):
     return TASKS[name](Bytes()).sample_batch(np.random.default_rng(seed), count, length, vary=vary)
 
 
-def texts(batch):
+def texts(batch, separator='='):
     """(question, answer) of every row, the answer being what has weight; the last target ends the document."""
     found = []
     for tokens, targets, weights, segments in zip(batch.tokens, batch.targets, batch.weights, batch.segments):
@@ -31,33 +29,107 @@ def texts(batch):
         row = [*tokens[:size], targets[size - 1]]
         assert row[-1] == Bytes.eos and weights[size - 1] == 1 and not np.any(weights[size:])
         np.testing.assert_array_equal(tokens[1:size], targets[: size - 1])
-        question = Bytes().decode(row).partition('=')[0]
+        question = Bytes().decode(row).rpartition(separator)[0]
         assert np.sum(weights) == size - len(question)
         found.append((question, Bytes().decode(targets[weights > 0])))
     return found
 
 
-def test_every_string_task_has_a_solver_here():
-    assert set(SOLVERS) == set(STRINGS)
+def size_for(task, length):
+    """The largest that fits."""
+    size = max(n for n in range(task.smallest, length + 1) if n + 1 + task.answer_size(n) <= length)
+    return size - (task.name in ONLY_ODD and size % 2 == 0)
 
 
-@pytest.mark.parametrize('name', STRINGS)
-@pytest.mark.parametrize('length', [3, 4, 64, 65])
-def test_answers_are_right_and_rows_as_long_as_can_be(name, length):
-    batch = made(name, length)
-    assert batch.tokens.shape == (30, length) and batch.tokens.dtype == np.int32
-    np.testing.assert_array_equal(batch.positions, np.arange(length) * (batch.segments > 0))
+def test_every_string_task_has_a_solver():
+    """But the one whose answers have gaps: test_mqar.py."""
+    assert set(SOLVERS) == set(STRINGS) - {'mqar'}
+
+
+@pytest.mark.parametrize('name', SOLVERS)
+def test_answers_are_right_and_rows_as_long_as_can_be(name):
     task = TASKS[name](Bytes())
-    for question, answer in texts(batch):
-        assert answer == SOLVERS[name](question) and set(question) <= set(task.symbols)
-        size = len(question)
-        assert size + 1 + task.answer_size(size) <= length < size + 2 + task.answer_size(size + 1)
+    for length in (task.least, task.least + 1, 64, 65):
+        batch = made(name, length)
+        assert batch.tokens.shape == (30, length) and batch.tokens.dtype == np.int32
+        np.testing.assert_array_equal(batch.positions, np.arange(length) * (batch.segments > 0))
+        for question, answer in texts(batch, task.separator):
+            assert answer == SOLVERS[name](question) and set(question) <= {*task.symbols, task.separator}
+            assert len(question) == size_for(task, length) and len(answer) <= task.answer_size(len(question))
 
 
-@pytest.mark.parametrize('name', STRINGS)
+@pytest.mark.parametrize('name', SOLVERS)
+def test_answers_reach_their_size_and_differ(name):
+    task, random = TASKS[name](Bytes()), np.random.default_rng(0)
+    sizes, answers = zip(*((len(a), a) for _, a in (task.draw(random, 5) for _ in range(300))))
+    assert max(sizes) == task.answer_size(5) and len(set(answers)) > 1
+    if task.answer_size(5) == 1:  # every answer is about as probable as another
+        assert min(answers.count(a) for a in set(answers)) > 0.3 * len(answers) / len(set(answers))
+
+
+@pytest.mark.parametrize('name', SOLVERS)
 def test_varying_rows_have_every_size(name):
-    sizes = {len(question) for question, _ in texts(made(name, 20, count=400, vary=True))}
-    assert sizes == set(range(1, 10))
+    task = TASKS[name](Bytes())
+    sizes = {len(question) for question, _ in texts(made(name, 20, count=400, vary=True), task.separator)}
+    assert sizes == {size_for(task, length) for length in range(task.least, 21)}
+
+
+@pytest.mark.parametrize('name', SOLVERS)
+def test_examples_of_docstrings_are_right(name):
+    task = STRINGS[name]
+    lines = inspect.getdoc(sys.modules[task.__module__]).splitlines()
+    known = {*task.symbols, task.separator}
+    examples = [
+        word.rpartition(task.separator)
+        for line in lines
+        if line.startswith('    ')
+        for word in line.split()
+        if word.count(task.separator) and word != task.separator and set(word) <= known
+    ]
+    assert examples and all(SOLVERS[name](question) == answer for question, _, answer in examples)
+
+
+def test_copies_and_sorted_strings_are_those_of_the_experiments():
+    """Experiment 003 was run with these."""
+    rows = {
+        name: [Bytes().decode(row[:15]) for row in made(name, 16, count=2, seed=1).tokens]
+        for name in ('copy', 'bucket_sort')
+    }
+    assert rows == {
+        'copy': ['deghabg=deghabg', 'hbcgdcg=hbcgdcg'],
+        'bucket_sort': ['2234004=0022344', '4114214=1112444'],
+    }
+
+
+# Where something stands that can be anywhere, in questions of 9 characters, and how many places there are.
+PLACES = {
+    'stack_manipulation': (lambda question: sum(c in '01' for c in question), 8),
+    'missing_duplicate': (lambda question: question.index('_'), 8),
+    'binary_addition': (lambda question: question.index('+'), 7),
+    'binary_multiplication': (lambda question: question.index('*'), 7),
+    'induction_heads': (lambda question: question.index('>'), 8),
+    'modular_arithmetic_brackets': (
+        lambda question: next(
+            i
+            for i, c in enumerate(question)
+            if c in '+-*'
+            and question[:i].count('(') - question[:i].count(')') == 1
+            and question[i - 1] not in '(+-*'
+        ),
+        5,
+    ),
+}
+
+
+@pytest.mark.parametrize('name', PLACES)
+def test_places_are_equally_probable(name):
+    where, count = PLACES[name]
+    task, random = TASKS[name](Bytes()), np.random.default_rng(0)
+    _, counts = np.unique([where(task.draw(random, 9)[0]) for _ in range(1000)], return_counts=True)
+    expected = 1000 / count
+    assert (
+        len(counts) == count and np.sum((counts - expected) ** 2 / expected) < count + 5 * (2 * count) ** 0.5
+    )
 
 
 @pytest.mark.parametrize('name', TASKS)
@@ -76,13 +148,17 @@ def test_scores_count_tokens_and_whole_answers():
     np.testing.assert_array_equal(score['accuracy'], [1, 0, 0])
 
 
-def test_a_tokenizer_without_single_characters_is_named():
+@pytest.mark.parametrize('name', STRINGS)
+def test_a_tokenizer_without_single_characters_is_named(name):
     class Pairs(Bytes):
         def encode(self, text):
             return np.repeat(super().encode(text), 2)
 
-    with pytest.raises(ConfigError, match=r"data\.tokenizer: 2 tokens for 'a', which 'copy' needs as one"):
-        TASKS['copy'](Pairs())
+    first = STRINGS[name].symbols[0]
+    with pytest.raises(
+        ConfigError, match=rf"data\.tokenizer: 2 tokens for '[{first}]', which '{name}' needs as one"
+    ):
+        TASKS[name](Pairs())
 
 
 def take(count, state=None, **changes):

@@ -25,7 +25,7 @@ class Task:
         self.tokenizer = tokenizer
 
     def row(self, random: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and their weights, ``length + 1`` of each or a few less; the answer alone has weight.
+        """Token ids and their weights, ``length + 1`` of each or less; the answer alone has weight.
 
         ``length`` is at least ``least``.
         """
@@ -70,45 +70,68 @@ class Task:
 class StringTask(Task):
     """A question and an answer of single characters: ``QUESTION=ANSWER`` and the end of the document.
 
-    Inherit; give ``symbols``, ``answer`` and, where that is not the question's length, ``answer_size``. The question
-    is a random string over the symbols. Every character is one token, so sizes are exact.
+    Inherit; give ``symbols`` and either ``answer``, for questions that are random strings over the symbols, or ``draw``
+    for others; and, where they differ, what has a default. Every character is one token, so sizes are exact.
+
+    ``draw`` is the task itself; the row of a decoder is made from it, and another form can be: an encoder's reads the
+    question and writes the answer, a terminator and padding up to ``answer_size``.
     """
 
-    symbols: str
+    symbols: str  # of both; in this order the numbers 0, 1, ... of the paper's own code, where there is one
+    separator = '='
+    smallest = 1  # the least size
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__(tokenizer)
         self._ids = {}
-        for character in [*self.symbols, '=']:
+        for character in [*self.symbols, self.separator]:
             ids = tokenizer.encode(character)
             if len(ids) != 1:
                 raise ConfigError(
                     f'data.tokenizer: {len(ids)} tokens for {character!r}, which {self.name!r} needs as one; use bytes.'
                 )
             self._ids[character] = int(ids[0])
-        self.least = self._tokens(1)
+        self.least = self.tokens(self.smallest)
+
+    def draw(self, random: np.random.Generator, size: int) -> tuple[str, str]:
+        """A question of ``size`` characters, ``smallest`` or more, and its answer, of ``answer_size(size)`` at most."""
+        question = ''.join(random.choice(list(self.symbols), size))
+        return question, self.answer(question)
 
     def answer(self, question: str) -> str:
-        """The right answer, of ``answer_size(len(question))`` characters."""
+        """The right answer to any string over the symbols."""
         raise NotImplementedError(f'{type(self).__name__} does not say what its answers are.')
 
     def answer_size(self, size: int) -> int:
-        """Characters in the answer to a question of ``size``."""
+        """The most characters in the answer to a question of ``size``."""
         return size
 
+    def tokens(self, size: int) -> int:
+        """The most inputs in a row of this size: all ids but the last."""
+        return size + 1 + self.answer_size(size)
+
+    def counts(self, answer: str) -> np.ndarray:
+        """The weights of the answer's characters and of the end."""
+        return np.ones(len(answer) + 1, np.float32)
+
     def row(self, random: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """The largest question that fits; see the class."""
-        size = bisect.bisect_right(range(1, length + 1), length, key=self._tokens)
-        question = ''.join(random.choice(list(self.symbols), size))
-        answer = self.answer(question)
-        ids = np.array([*(self._ids[c] for c in f'{question}={answer}'), self.tokenizer.eos], np.int32)
-        return ids, (np.arange(len(ids)) > size).astype(np.float32)
+        """A question of the largest size that fits; see the class."""
+        sizes = range(self.smallest, length + 1)
+        size = sizes[bisect.bisect_right(sizes, length, key=self.tokens) - 1]
+        question, answer = self.draw(random, size)
+        text = f'{question}{self.separator}{answer}'
+        ids = np.array([*(self._ids[c] for c in text), self.tokenizer.eos], np.int32)
+        return ids, np.concatenate([np.zeros(len(question) + 1, np.float32), self.counts(answer)])
 
     def score(self, hits: np.ndarray, weights: np.ndarray) -> Mapping[str, np.ndarray]:
         """``token_accuracy``, the share of an answer's tokens that are right, beside ``accuracy``."""
         right = np.sum((hits > 0) * weights, axis=-1) / np.sum(weights, axis=-1)
         return {'token_accuracy': right, **super().score(hits, weights)}
 
-    def _tokens(self, size: int) -> int:
-        """Inputs of a row whose question has ``size`` characters: all ids but the last."""
-        return size + 1 + self.answer_size(size)
+
+class SymbolTask(StringTask):
+    """A string task whose answer is one symbol, which ``accuracy`` tells of; ``token_accuracy`` counts the end, too."""
+
+    def answer_size(self, size: int) -> int:
+        """One."""
+        return 1
