@@ -101,18 +101,18 @@ def fitted(given: Given, draft: Draft, whole: Callable[[Body], str], index: int)
             f'{best[2] + given.generate} tokens, {given.generate} of them to be generated.'
         )
     low, high = draft.least, draft.most + 1  # ``low`` fits and ``high`` does not
-    at, tokens = low, best[2]  # what was measured last
+    above = None  # tokens at ``high``
     while high - low > 1:
-        limit = draft.size(at) + given.room - tokens
+        rate = 1.0 if above is None else (draft.size(high) - draft.size(low)) / (above - best[2])
+        limit = draft.size(low) + (given.room - best[2]) * rate
         units = _last(low, high - 1, lambda n, limit=limit: draft.size(n) <= limit)
         if units == low:
             break
         found = measured(units)
-        at, tokens = units, found[2]
-        if tokens <= given.room:
+        if found[2] <= given.room:
             low, best = units, found
         else:
-            high = units
+            high, above = units, found[2]
     if draft.ends and low == draft.most:
         raise DataError(
             f'{given.name}: {draft.ends} ends after {best[2] + given.generate} of the {given.length} tokens of '

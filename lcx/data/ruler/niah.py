@@ -14,6 +14,7 @@ beginning; sentences are told by their last word instead of by NLTK, and end aft
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ import numpy as np
 
 from lcx.data.ruler.api import NOISE, Body, Draft, Given, sizes
 from lcx.data.ruler.words import ADJECTIVES, NOUNS
+from lcx.data.tokenizers import Tokenizer
 from lcx.errors import DataError
 
 NEEDLE = 'One of the special magic {kind}s for {key} is: {value}.'
@@ -46,15 +48,23 @@ _STOP = re.compile(r'[.!?][\'")\]’”]*$')
 _NO_STOP = re.compile(r'^[\'"(\[‘“]*(Mr|Mrs|Ms|Dr|St|Prof|vs|etc|[A-Z])\.$')
 
 
+def different(random: np.random.Generator, count: int, total: int) -> list[int]:
+    """Different numbers from 0 to ``total`` - 1; a larger ``count`` begins with the same ones."""
+    found: dict[int, None] = {}
+    while len(found) < count:
+        found |= dict.fromkeys(random.integers(total, size=count - len(found)).tolist())
+    return list(found)
+
+
 def drawn_words(random: np.random.Generator, count: int) -> list[str]:
     """Different adjective-noun pairs."""
-    numbers = random.choice(len(ADJECTIVES) * len(NOUNS), count, replace=False)
+    numbers = different(random, count, len(ADJECTIVES) * len(NOUNS))
     return [f'{ADJECTIVES[i // len(NOUNS)]}-{NOUNS[i % len(NOUNS)]}' for i in numbers]
 
 
 def drawn_numbers(random: np.random.Generator, count: int) -> list[str]:
     """Different numbers of seven digits."""
-    return [str(10**6 + i) for i in random.choice(9 * 10**6, count, replace=False)]
+    return [str(10**6 + i) for i in different(random, count, 9 * 10**6)]
 
 
 def drawn_uuids(random: np.random.Generator, count: int) -> list[str]:
@@ -125,13 +135,14 @@ def needles(task: Niah, random: np.random.Generator) -> Needles:
     )
 
 
-def distractors(task: Niah, random: np.random.Generator, count: int, hidden: Needles) -> list[str]:
-    """Needles with keys of their own."""
+def distractors(task: Niah, seed: list[int], count: int, hidden: Needles) -> list[str]:
+    """Needles with keys of their own; a larger ``count`` begins with the same ones."""
     taken = len(hidden.needles)
+    random = np.random.default_rng([*seed, 2])
     keys = [
         key for key in DRAWN[task.key](random, count + taken) if f' for {key} is' not in str(hidden.needles)
     ]
-    values = DRAWN[task.value](random, count)
+    values = DRAWN[task.value](np.random.default_rng([*seed, 3]), count)
     return [NEEDLE.format(kind=task.value, key=key, value=value) for key, value in zip(keys, values)]
 
 
@@ -171,15 +182,13 @@ def in_noise(task: Niah, given: Given) -> Callable[[list[int]], Draft]:
 
 def in_needles(task: Niah, given: Given) -> Callable[[list[int]], Draft]:
     """Needles of other keys, a line each."""
-    random = np.random.default_rng(0)
-    few = distractors(task, random, 64, needles(task, random))
+    few = distractors(task, [0], 64, needles(task, np.random.default_rng(0)))
     line = float(sizes(given.tokenizer, ('\n' + needle for needle in few)).mean())
     most = int(1.5 * given.room / line) + 8  # more than fit, however long their keys are
 
     def draft(seed: list[int]) -> Draft:
-        random = np.random.default_rng(seed)
-        hidden = needles(task, random)
-        others = distractors(task, random, most, hidden)
+        hidden = needles(task, np.random.default_rng(seed))
+        others = distractors(task, seed, most, hidden)
         return Draft(
             least=len(hidden.needles),
             most=most,
@@ -192,10 +201,8 @@ def in_needles(task: Niah, given: Given) -> Callable[[list[int]], Draft]:
 
 def in_text(task: Niah, given: Given) -> Callable[[list[int]], Draft]:
     """Words of real text, spaces between them; needles between sentences."""
-    words = (given.text or '').split()
-    tokens = np.concatenate([[0], np.cumsum(sizes(given.tokenizer, (' ' + word for word in words)))])
-    ends = sentence_ends(words)
-    starts = np.concatenate([[0], ends[:-1]]) if len(words) else np.zeros(0, int)
+    words, tokens, ends = measured(given.tokenizer, given.text or '')
+    starts = np.concatenate([[0], ends[:-1]]) if words else ends
     roomy = starts[tokens[-1] - tokens[starts] > given.room]
     if not len(roomy):
         raise DataError(
@@ -207,7 +214,7 @@ def in_text(task: Niah, given: Given) -> Callable[[list[int]], Draft]:
         hidden = needles(task, random)
         count = len(hidden.needles)
         shares = np.sort(random.choice(DEPTHS, count, replace=False))
-        first = int(roomy[random.integers(len(roomy))])
+        first = int(roomy[random.integers(len(starts)) % len(roomy)])  # the same at most lengths
 
         def build(n: int) -> Body:
             inner = ends[np.searchsorted(ends, first, 'right') : np.searchsorted(ends, first + n)]
@@ -229,6 +236,14 @@ def in_text(task: Niah, given: Given) -> Callable[[list[int]], Draft]:
         )
 
     return draft
+
+
+@functools.lru_cache(maxsize=1)  # several tasks and lengths read the same text
+def measured(tokenizer: Tokenizer, text: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """A text's words, the tokens of the first 0, 1, 2, ... words, and the ends of its sentences."""
+    words = text.split()
+    tokens = np.concatenate([[0], np.cumsum(sizes(tokenizer, (' ' + word for word in words)))])
+    return words, tokens, sentence_ends(words)
 
 
 def sentence_ends(words: list[str]) -> np.ndarray:

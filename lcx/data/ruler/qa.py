@@ -63,7 +63,7 @@ def squad(data: Mapping[str, Any]) -> Questions:
             here = number[paragraph['context']]
             related = list(dict.fromkeys(number[text] for text in texts if number[text] != here))
             for entry in paragraph['qas']:
-                if not entry.get('is_impossible', False):
+                if entry['answers'] and not entry.get('is_impossible', False):
                     answers = tuple(dict.fromkeys(answer['text'] for answer in entry['answers']))
                     questions.append(Question(entry['question'], answers, [here], related))
     return questions, documents
