@@ -137,11 +137,9 @@ def needles(task: Niah, random: np.random.Generator) -> Needles:
 
 def distractors(task: Niah, seed: list[int], count: int, hidden: Needles) -> list[str]:
     """Needles with keys of their own; a larger ``count`` begins with the same ones."""
-    taken = len(hidden.needles)
-    random = np.random.default_rng([*seed, 2])
-    keys = [
-        key for key in DRAWN[task.key](random, count + taken) if f' for {key} is' not in str(hidden.needles)
-    ]
+    hidden_text, random = ' '.join(hidden.needles), np.random.default_rng([*seed, 2])
+    keys = DRAWN[task.key](random, count + len(hidden.needles))
+    keys = [key for key in keys if f' for {key} is' not in hidden_text]
     values = DRAWN[task.value](np.random.default_rng([*seed, 3]), count)
     return [NEEDLE.format(kind=task.value, key=key, value=value) for key, value in zip(keys, values)]
 
