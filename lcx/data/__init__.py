@@ -14,5 +14,6 @@ tokens      a data set's token ids, memory-mapped: open_tokens
 packing     documents to rows of one length
 pipeline    rows to shuffled, resumable batches
 windows     the ends of long documents, for evaluation
+ruler/      RULER's thirteen tasks: prompts to be continued
 describe    what a data set holds: sizes and a length histogram
 """

@@ -3,6 +3,7 @@
 from lcx.eval.api import Apply, Context, EvalConfig
 from lcx.eval.needle import Needle
 from lcx.eval.perplexity import Perplexity
+from lcx.eval.ruler import Ruler, make_ruler
 from lcx.eval.task import TaskAccuracy, passkey, trained_task
 from lcx.eval.windows import WindowPerplexity
 
@@ -21,8 +22,10 @@ __all__ = [
     'EvalConfig',
     'Needle',
     'Perplexity',
+    'Ruler',
     'TaskAccuracy',
     'WindowPerplexity',
+    'make_ruler',
     'passkey',
     'trained_task',
 ]
