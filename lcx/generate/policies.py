@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from lcx import config
 from lcx.attention.masks import Reach
@@ -46,9 +47,11 @@ class Policy(NamedTuple):
     def caches(self, model: ModelConfig, batch: int) -> Caches:
         """Empty caches of every layer of ``model``."""
         count = len(model.pattern)
+        methods = (model.read_position(kind, model.trained_length) for kind in set(model.depth))
+        positions = jnp.int32 if all(method.whole for method in methods) else jnp.float32
 
         def cache(place: int, numbers: range) -> Cache:
-            shape = Shape(tuple(numbers), model.layers, batch, model.kv_heads, model.head_dim)
+            shape = Shape(tuple(numbers), model.layers, batch, model.kv_heads, model.head_dim, positions)
             reach = model.kinds[model.pattern[place]].reach()
             return Cache.make(self.store(reach), shape, DTYPES[model.dtype])
 
@@ -137,5 +140,5 @@ def make_policy(options: Mapping, room: Room, path: str = 'cache') -> Policy:
 
 
 def held_bytes(caches: Caches) -> int:
-    """Bytes of all arrays of ``caches``."""
-    return sum(x.nbytes for x in jax.tree.leaves(caches))
+    """Bytes of all arrays of ``caches``, or of their shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(caches))

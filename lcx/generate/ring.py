@@ -47,7 +47,7 @@ class Ring:
         heads = len(shape.layers), shape.batch, shape.kv_heads, slots, shape.head_dim
         rows = shape.batch, slots
         k, v = (jnp.zeros(heads, dtype) for _ in range(2))  # of its own each: they are donated
-        pos, seg = (jnp.full(rows, PADDING, jnp.int32) for _ in range(2))
+        pos, seg = jnp.zeros(rows, shape.positions), jnp.full(rows, PADDING, jnp.int32)
         return Slots(k, v, pos, seg, *(jnp.full((), self.first, jnp.int32) for _ in range(3)))
 
     def begin(self, state: Slots, pos: Int[Array, 'B T'], seg: Int[Array, 'B T']) -> Slots:
@@ -62,7 +62,7 @@ class Ring:
             found, index = self._firsts(pos, seg)
             own = jnp.where(found, jnp.take_along_axis(seg, index, axis=1), segments[:, : self.first])
             segments = segments.at[:, : self.first].set(own)
-            held = held.at[:, : self.first].set(jnp.arange(self.first))
+            held = held.at[:, : self.first].set(jnp.arange(self.first, dtype=held.dtype))
         end = start + t
         return state._replace(
             pos=held, seg=segments, start=start, next=end, used=jnp.maximum(state.used, end)

@@ -31,6 +31,7 @@ class Shape(NamedTuple):
     batch: int
     kv_heads: int
     head_dim: int
+    positions: jnp.dtype = jnp.int32  # float32 where a method draws them between the tokens
 
 
 class Entry(NamedTuple):
@@ -81,7 +82,7 @@ class Cache:
 
     @classmethod
     def make(cls, store: Store, shape: Shape, dtype: jnp.dtype) -> Cache:
-        return cls(store, store.init(shape, dtype), jnp.zeros(shape.batch, jnp.int32))
+        return cls(store, store.init(shape, dtype), jnp.zeros(shape.batch, shape.positions))
 
     def begin(self, pos: Int[Array, 'B T'], seg: Int[Array, 'B T']) -> Cache:
         """Called once per forward pass, before the layers."""
