@@ -63,9 +63,7 @@ class Policy(NamedTuple):
 
     def compressed(self, caches: Caches) -> Caches:
         """What is kept of ``caches`` when the prompt ends."""
-        if self.compress is None:
-            return caches
-        return Caches(*(tuple(self.compress(cache) for cache in part) for part in caches))
+        return caches if self.compress is None else caches.each(self.compress)
 
 
 def lossless(reach: Reach, room: Room) -> Ring:

@@ -28,8 +28,9 @@ def score(
     """
     model = policy.model(model)
     rows, length = batch.tokens.shape
-    first = jnp.min(jnp.where(jnp.any(batch.weights > 0, axis=0), jnp.arange(length), length - 1))
-    shift = -(first + 1) % chunk
+    # The inputs of the prompt; where nothing happens at its end, it does not matter where that is.
+    prompt = length if policy.compress is None else _prompt(batch)
+    shift = -prompt % chunk
     size = room(length, chunk).prompt
 
     def placed(x: Array) -> Array:
@@ -49,8 +50,16 @@ def score(
         return caches, jax.tree.map(put, scores, part)
 
     nothing = Scores(*(jnp.zeros((rows, size)) for _ in Scores._fields))
-    ends = (first + 1 + shift) // chunk
-    carry = jax.lax.fori_loop(0, ends, step, (policy.caches(model, rows), nothing))
-    carry = policy.compressed(carry[0]), carry[1]
-    _, scores = jax.lax.fori_loop(ends, -(-(length + shift) // chunk), step, carry)
+    caches = policy.caches(model, rows).until(jnp.max(batch.positions, axis=1))
+    ends = (prompt + shift) // chunk
+    caches, scores = jax.lax.fori_loop(0, ends, step, (caches, nothing))
+    if policy.compress is not None:
+        rest = -(-(length + shift) // chunk)
+        _, scores = jax.lax.fori_loop(ends, rest, step, (policy.compressed(caches), scores))
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, shift, length, axis=1), scores)
+
+
+def _prompt(batch: Batch) -> Array:
+    """How many inputs come up to the first target with weight, that target's own among them."""
+    length = batch.tokens.shape[1]
+    return jnp.min(jnp.where(jnp.any(batch.weights > 0, axis=0), jnp.arange(length), length - 1)) + 1

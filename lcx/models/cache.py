@@ -104,7 +104,15 @@ class Caches(NamedTuple):
 
     def begin(self, pos: Int[Array, 'B T'], seg: Int[Array, 'B T']) -> Caches:
         """See :class:`Store`."""
-        return Caches(*(tuple(cache.begin(pos, seg) for cache in part) for part in self))
+        return self.each(lambda cache: cache.begin(pos, seg))
+
+    def until(self, newest: Int[Array, ' B']) -> Caches:
+        """For texts whose last positions are known: what follows the length follows those from the first token on."""
+        return self.each(lambda cache: dataclasses.replace(cache, newest=newest.astype(cache.newest.dtype)))
+
+    def each(self, f: Callable[[Cache], Cache]) -> Caches:
+        """``f`` of every cache."""
+        return Caches(*(tuple(map(f, part)) for part in self))
 
 
 class Memory(NamedTuple):

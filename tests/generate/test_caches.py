@@ -1,7 +1,5 @@
 """Every cache policy keeps the contract; and all that a model may be made of works through a cache."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,7 @@ from lcx.errors import ConfigError
 from lcx.generate.policies import POLICIES, Policy, Room, make_policy
 from lcx.generate.ring import Ring
 from lcx.models import LayerKind, ModelConfig
-from lcx.models.cache import Cache, Caches
+from lcx.models.cache import Cache
 from lcx.positions import POSITIONS
 from tests.contracts.cache_contract import HYBRID, CacheContract, Row, pieces, stepping, whole
 from tests.models.tiny import T, changed, packed_batch, parameters, random_batch
@@ -74,13 +72,7 @@ def through_cache(model: ModelConfig, texts, policy: Policy | None = None, sizes
     """Hidden states of ``texts`` read in pieces; caches know from the start where the text ends."""
     policy = policy or make_policy({'name': 'full'}, Room(prompt=T, new=0, chunk=8))
     model = policy.model(model)
-    newest = np.max(texts[1], axis=1)
-    caches = Caches(
-        *(
-            tuple(dataclasses.replace(cache, newest=newest.astype(cache.newest.dtype)) for cache in part)
-            for part in policy.caches(model, len(newest))
-        )
-    )
+    caches = policy.caches(model, batch=len(texts[0])).until(np.max(texts[1], axis=1))
     found = []
     for piece in pieces(texts, sizes):
         hidden, caches = stepping(model)(parameters(model), caches, *piece)
