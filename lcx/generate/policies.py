@@ -17,11 +17,14 @@ import jax.numpy as jnp
 from lcx import config
 from lcx.attention.masks import Reach
 from lcx.config import Options
-from lcx.errors import ConfigError
+from lcx.errors import ConfigError, unknown
+from lcx.generate import evicting, eviction
+from lcx.generate.evicting import Evicting
 from lcx.generate.ring import Ring
 from lcx.models import ModelConfig
 from lcx.models.cache import Cache, Caches, Shape, Store
 from lcx.models.config import DTYPES, LayerKind
+from lcx.types import PADDING, Array
 
 
 class Room(NamedTuple):
@@ -124,9 +127,132 @@ def streaming(*, room: Room, window: int = 1020, sinks: int = 4, reposition: boo
     return Policy(lambda reach: lossless(reach, room), applied)
 
 
-POLICIES = {'full': full, 'streaming': streaming}
+AFTER = ('chunk', 'prompt')  # when tokens are dropped
 
-BOUNDED = ('streaming',)  # those whose memory does not grow with the text
+
+def _evicting(
+    rule: eviction.Rule, room: Room, budget: int | None, size: int | None, after: str, more: int = 0
+) -> Policy:
+    """Layers that read all of the text keep ``budget`` tokens of it, or ``size`` bytes; local ones their window.
+
+    ``after`` 'chunk': never more than that beside a piece. 'prompt': the whole prompt until it ends, and then the
+    ``more`` tokens after it, too.
+    """
+    if (budget is None) == (size is None):
+        raise ConfigError(
+            'budget: give tokens for each layer and head, or bytes for each layer (all rows and heads): one of both.'
+        )
+    if budget is not None and budget < rule.least:
+        raise ConfigError(
+            f'budget: {budget} must be at least {rule.least}: one token beside those that are always kept.'
+        )
+    if after not in AFTER:
+        raise ConfigError(unknown('after', after, AFTER))
+    whole = room.tokens if after == 'prompt' else None
+    store = Evicting(rule, room.chunk, budget, size, whole)
+
+    def compress(cache: Cache) -> Cache:
+        return evicting.compressed(cache, more) if isinstance(cache.store, Evicting) else cache
+
+    def kept(reach: Reach) -> Store:
+        return store if reach.behind is None else lossless(reach, room)
+
+    return Policy(kept, compress=None if whole is None else compress)
+
+
+def h2o(
+    *,
+    room: Room,
+    budget: int | None = None,
+    bytes: int | None = None,
+    after: str = 'chunk',
+    recent: int | None = None,
+) -> Policy:
+    """See :func:`lcx.generate.eviction.h2o`; ``recent`` None: half of the budget, as in the paper.
+
+    Raises:
+      ConfigError: none or both of ``budget`` and ``bytes``; too few for what is always kept; a negative ``recent``.
+    """
+    return _evicting(eviction.h2o(_count('recent', recent, 0)), room, budget, bytes, after)
+
+
+def tova(*, room: Room, budget: int | None = None, bytes: int | None = None, after: str = 'chunk') -> Policy:
+    """See :func:`lcx.generate.eviction.tova`. Raises a ConfigError as :func:`h2o` does."""
+    return _evicting(eviction.tova(), room, budget, bytes, after)
+
+
+def scissorhands(
+    *,
+    room: Room,
+    budget: int | None = None,
+    bytes: int | None = None,
+    after: str = 'chunk',
+    history: int = 400,
+    recent: int = 10,
+) -> Policy:
+    """See :func:`lcx.generate.eviction.scissorhands`. Raises a ConfigError as :func:`h2o` does."""
+    rule = eviction.scissorhands(_count('history', history, 1), _count('recent', recent, 0))
+    return _evicting(rule, room, budget, bytes, after)
+
+
+def snapkv(
+    *,
+    room: Room,
+    budget: int | None = None,
+    bytes: int | None = None,
+    after: str = 'prompt',
+    observe: int = 32,
+    pool: str = 'max',
+    width: int = 7,
+) -> Policy:
+    """See :func:`lcx.generate.eviction.snapkv`; what follows the prompt is kept, as many tokens as ``room`` says.
+
+    Raises:
+      ConfigError: as :func:`h2o` does; an unknown ``pool``, or an even ``width``.
+    """
+    rule = eviction.snapkv(_count('observe', observe, 1), pool, width)
+    return _evicting(rule, room, budget, bytes, after, more=room.new)
+
+
+def pyramidkv(
+    *,
+    room: Room,
+    budget: int | None = None,
+    bytes: int | None = None,
+    after: str = 'prompt',
+    observe: int = 32,
+    pool: str = 'max',
+    width: int = 7,
+    beta: float = 20.0,
+) -> Policy:
+    """See :func:`lcx.generate.eviction.pyramidkv`; ``budget`` is the mean of all layers.
+
+    Slots are those of the largest budget in each stack of layers.
+
+    Raises:
+      ConfigError: as :func:`snapkv` does; ``beta`` is below 1.
+    """
+    rule = eviction.pyramidkv(_count('observe', observe, 1), pool, width, beta, room.prompt)
+    return _evicting(rule, room, budget, bytes, after, more=room.new)
+
+
+def _count(name: str, value: int | None, least: int) -> int | None:
+    if value is not None and value < least:
+        raise ConfigError(f'{name}: {value} must be at least {least}.')
+    return value
+
+
+POLICIES = {
+    'full': full,
+    'streaming': streaming,
+    'h2o': h2o,
+    'tova': tova,
+    'scissorhands': scissorhands,
+    'snapkv': snapkv,
+    'pyramidkv': pyramidkv,
+}
+
+BOUNDED = ('streaming', 'h2o', 'tova', 'scissorhands')  # those whose memory does not grow with the text
 
 
 def make_policy(options: Mapping, room: Room, path: str = 'cache') -> Policy:
@@ -140,3 +266,9 @@ def make_policy(options: Mapping, room: Room, path: str = 'cache') -> Policy:
 def held_bytes(caches: Caches) -> int:
     """Bytes of all arrays of ``caches``, or of their shapes."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(caches))
+
+
+def kept_bytes(caches: Caches) -> Array:
+    """Bytes of the slots that hold a token, in all layers, rows and heads; :func:`held_bytes` counts the others too."""
+    every = (cache for part in caches for cache in part)
+    return sum(held_bytes(cache.state) * jnp.mean(cache.state.seg != PADDING) for cache in every)

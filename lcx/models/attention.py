@@ -88,7 +88,8 @@ def remembered(memory: Memory, new: Entry, query: cached.Query) -> tuple[Float[A
 
     def received(weigh: Callable[[Array], Array], last: int | None) -> Float[Array, 'B K S']:
         asked = query.last(last)
-        return cached.received(asked, lse[:, -asked.pos.shape[1] :], blocks, weigh)
+        total = cached.received(asked, lse[:, -asked.pos.shape[1] :], blocks, weigh)
+        return total / (query.heads.shape[0] // new.k.shape[2])
 
     return y, cache.settle(memory.layer, new, received)
 

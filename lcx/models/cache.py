@@ -43,7 +43,8 @@ class Entry(NamedTuple):
     seg: Int[Array, 'B T']
 
 
-# (weigh 'B K R S' -> same, last) -> 'B K S': what each slot receives from the last queries; None: from all.
+# (weigh 'B K R S' -> same, last) -> 'B K S': what each slot receives from the last queries, or from all for None; on
+# average over the heads that share it.
 Received = Callable[[Callable[[Array], Array], int | None], Array]
 
 

@@ -20,6 +20,12 @@ class TestContract(CacheContract):
         Row('streaming', {'window': 7, 'sinks': 2}),
         Row('streaming', {'window': 7, 'sinks': 2, 'reposition': False}),
         Row('streaming', {'window': 7, 'sinks': 0}),
+        Row('h2o', {'budget': 24}),
+        Row('tova', {'budget': 24}),
+        Row('scissorhands', {'budget': 24, 'history': 8, 'recent': 3}),
+        Row('snapkv', {'budget': 24, 'observe': 5, 'after': 'chunk'}),
+        Row('pyramidkv', {'budget': 24, 'observe': 5, 'beta': 2.0, 'after': 'chunk'}),
+        Row('pyramidkv', {'budget': 24, 'observe': 5}),
     ]
 
 
