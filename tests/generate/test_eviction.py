@@ -1,7 +1,6 @@
 """Eviction: which tokens survive, against the papers' rules in float64 NumPy, and what a cache keeps whatever comes."""
 
 import collections
-import dataclasses
 import functools
 
 import jax
@@ -19,7 +18,7 @@ from lcx.generate.reading import room, score
 from lcx.models import LayerKind, init
 from lcx.models import score as whole_score
 from lcx.models.attention import remembered
-from lcx.models.cache import Cache, Caches, Entry, Memory, Shape
+from lcx.models.cache import Cache, Entry, Memory, Shape
 from tests.contracts.cache_contract import HYBRID, padded, pieces, stepping, whole
 from tests.models.tiny import CONFIG, T, changed, parameters, random_batch
 
@@ -292,11 +291,7 @@ def test_keys_that_are_turned_when_read():
     policy = make_policy({'name': 'h2o', 'budget': 24}, Room(prompt=24, new=0, chunk=12))
     batch = random_batch()
     texts = batch.tokens, batch.positions, batch.segments
-    newest = jnp.full(2, T - 1, jnp.int32)  # known from the start, as to the whole text
-    layers = (
-        dataclasses.replace(cache, newest=newest.copy()) for cache in policy.caches(model, batch=2).layers
-    )
-    caches, found = Caches(tuple(layers), ()), []
+    caches, found = policy.caches(model, batch=2).until(jnp.full(2, T - 1)), []
     for piece in pieces(texts, (12, 12)):
         hidden, caches = stepping(model)(parameters(model), caches, *piece)
         found.append(hidden)
