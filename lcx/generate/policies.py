@@ -20,6 +20,7 @@ from lcx.config import Options
 from lcx.errors import ConfigError, unknown
 from lcx.generate import evicting, eviction
 from lcx.generate.evicting import Evicting
+from lcx.generate.quantised import Quantised
 from lcx.generate.ring import Ring
 from lcx.models import ModelConfig
 from lcx.models.cache import Cache, Caches, Shape, Store
@@ -125,6 +126,31 @@ def streaming(*, room: Room, window: int = 1020, sinks: int = 4, reposition: boo
         return dataclasses.replace(kind, rule=(*kind.rule, Options(name='either', rules=tuple(read))))
 
     return Policy(lambda reach: lossless(reach, room), applied)
+
+
+def quantised(*, room: Room, bits: int = 4, group: int = 64, residual: int = 128) -> Policy:
+    """Everything in ``bits`` bits, but at least the ``residual`` newest tokens; see :mod:`lcx.generate.quantised`.
+
+    Keys share a scale in groups of ``group`` tokens, values in groups of as many channels (or as many as divide both).
+    Layers that read a window only keep it in full precision.
+
+    Raises:
+      ConfigError: ``bits`` are not 2, 4 or 8; ``group`` does not fill bytes; ``residual`` is below 0.
+    """
+    if bits not in (2, 4, 8):
+        raise ConfigError(f'bits: {bits} must be 2, 4 or 8.')
+    if group < 1 or group * bits % 8:
+        raise ConfigError(f'group: {group} must be a multiple of {8 // bits}: as many codes are a byte.')
+    if residual < 0:
+        raise ConfigError(f'residual: {residual} must be at least 0.')
+
+    def store(reach: Reach) -> Store:
+        plain = lossless(reach, room)
+        bounded = reach.behind is not None and plain.newest < room.tokens
+        too_short = room.tokens < residual + group  # nothing would ever be quantised
+        return plain if bounded or too_short else Quantised(room.tokens, bits, group, residual)
+
+    return Policy(store)
 
 
 AFTER = ('chunk', 'prompt')  # when tokens are dropped
@@ -250,6 +276,7 @@ POLICIES = {
     'scissorhands': scissorhands,
     'snapkv': snapkv,
     'pyramidkv': pyramidkv,
+    'quantised': quantised,
 }
 
 BOUNDED = ('streaming', 'h2o', 'tova', 'scissorhands')  # those whose memory does not grow with the text

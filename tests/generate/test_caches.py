@@ -26,6 +26,7 @@ class TestContract(CacheContract):
         Row('snapkv', {'budget': 24, 'observe': 5, 'after': 'chunk'}),
         Row('pyramidkv', {'budget': 24, 'observe': 5, 'beta': 2.0, 'after': 'chunk'}),
         Row('pyramidkv', {'budget': 24, 'observe': 5}),
+        Row('quantised', {'group': 4, 'residual': 24}),
     ]
 
 
