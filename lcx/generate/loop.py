@@ -24,7 +24,7 @@ import numpy as np
 
 from lcx.config import Options
 from lcx.errors import ConfigError
-from lcx.generate.policies import Policy, Room, make_policy
+from lcx.generate.policies import Policy, Room, held_bytes, make_policy
 from lcx.generate.sampling import Sampling, at_step, row_keys
 from lcx.models import ModelConfig
 from lcx.models.cache import Caches
@@ -105,6 +105,10 @@ class Plan:
     def caches(self, batch: int) -> Caches:
         """Empty caches for ``batch`` rows."""
         return self.policy.caches(self.policy.model(self.model), batch)
+
+    def held(self, batch: int) -> int:
+        """Bytes of the caches of ``batch`` rows once the prompt has ended."""
+        return held_bytes(jax.eval_shape(lambda: self.policy.compressed(self.caches(batch))))
 
     def prompt(self, prompts: Sequence[Any], seed: int) -> Prompt:
         """``prompts`` as arrays."""
