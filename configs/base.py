@@ -116,7 +116,9 @@ def get_config(arg: str = '') -> ConfigDict:
     generation.temperature = 0.0  # 0: always the most probable token
     generation.top_k = config_dict.placeholder(int)  # only the k most probable tokens
     generation.top_p = config_dict.placeholder(float)  # only the fewest tokens with this share together
-    generation.min_p = config_dict.placeholder(float)  # only tokens with this share of the highest probability
+    generation.min_p = config_dict.placeholder(
+        float
+    )  # only tokens with this share of the highest probability
     generation.repetition_penalty = config_dict.placeholder(float)  # of tokens seen so far; 1 changes nothing
 
     config.checkpoint = ConfigDict()

@@ -2,13 +2,13 @@
 
 lcx generate --init=models/smollm2 --prompt="The capital of France is"
 lcx generate --init=runs/base --prompt_file=book.txt --tokens=256 --config.cache.name=streaming
-head -c 20000 book.txt | lcx generate --init=models/smollm2 --config.model.position.name=yarn --config.generate.top_p=0.9
+head -c 9000 book.txt | lcx generate --init=models/smollm2 --config.generate.temperature=0.8 --config.generate.top_p=0.9
 
-The prompt is --prompt, the file of --prompt_file or else stdin, as it is: nothing is put before it or after it. The text
-ends at --tokens or where the model ends it. A line on stderr says how long prompt and text took, compilation not
-counted, and what the cache held. Nothing is written to disk. Overrides with --config.FIELD=VALUE change the configuration
-of the run: model, cache, generate and seed; configs/base.py explains them. Extension methods without a factor take the
-one of the whole generation, rounded up: config.generate.chunk times a power of two holds the prompt.
+The prompt is --prompt, the file of --prompt_file or else stdin, as it is: nothing is put before it or after it. The
+text ends at --tokens or where the model ends it. A line on stderr says how long prompt and text took, compilation not
+counted, and what the cache held. Nothing is written to disk. Overrides with --config.FIELD=VALUE change the
+configuration of the run: model, cache, generate and seed; configs/base.py explains them. Extension methods without a
+factor take that of the whole generation, for which the prompt counts as config.generate.chunk times a power of two.
 """
 
 from __future__ import annotations
@@ -99,6 +99,4 @@ def decoded(name: str, content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f'{name}: not UTF-8: byte {content[error.start]:#04x} at {error.start}.'
-        ) from None
+        raise ConfigError(f'{name}: not UTF-8: byte {content[error.start]:#04x} at {error.start}.') from None

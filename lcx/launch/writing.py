@@ -25,7 +25,9 @@ def too_long(plan: Plan, prompt: int) -> bool:
     def plain(kind: str) -> bool:
         own, method = model.kinds[kind], model.position_of(kind)['name']
         behind = own.reach().behind
-        return method == 'rope' and not own.read_regions() and (behind is None or behind >= model.trained_length)
+        return (
+            method == 'rope' and not own.read_regions() and (behind is None or behind >= model.trained_length)
+        )
 
     return any(map(plain, model.depth))
 
@@ -68,7 +70,7 @@ def write(
 ) -> None:
     """Writes ``echo`` and what follows the prompt ``ids`` to stdout, each token when it is there.
 
-    Bytes that are not a whole character yet wait for the rest of it. Raises Interrupted for Ctrl-C, the summary written.
+    Bytes that are not a whole character yet wait for the rest of it. Raises Interrupted for Ctrl-C, with a summary.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding='utf-8')  # as the prompt is, whatever the terminal's locale
