@@ -105,6 +105,21 @@ def get_config(arg: str = '') -> ConfigDict:
     evaluation.samples = 8  # needle: numbers to be found at each depth of each length
     evaluation.last = 64  # the tokens at the end of each window that count for "last" scores
     evaluation.tokens = 16384  # tokens scored at one time: bounds the memory
+    # Whether texts are scored through config.cache, config.generate.chunk tokens at a time. The prompt, after which
+    # some policies drop tokens, is what comes before the targets of a score: "last" ones, or the answer.
+    evaluation.cached = False
+
+    config.cache = cache()
+
+    config.generate = generation = ConfigDict()
+    generation.chunk = 512  # tokens of a prompt read at one time
+    generation.temperature = 0.0  # 0: always the most probable token
+    generation.top_k = config_dict.placeholder(int)  # only the k most probable tokens
+    generation.top_p = config_dict.placeholder(float)  # only the fewest tokens with this share together
+    generation.min_p = config_dict.placeholder(
+        float
+    )  # only tokens with this share of the highest probability
+    generation.repetition_penalty = config_dict.placeholder(float)  # of tokens seen so far; 1 changes nothing
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 500  # steps
@@ -230,6 +245,30 @@ def position(name: str | None = 'rope', **options) -> ConfigDict:
     return config
 
 
+def cache(name: str = 'full', **options) -> ConfigDict:
+    """What is kept of keys and values while a text is read in pieces; other policies' fields must stay None."""
+    config = ConfigDict()
+    config.name = name  # full | streaming
+    config.tokens = config_dict.placeholder(int)  # full: the most it may hold; default: whatever is needed
+    config.window = config_dict.placeholder(int)  # streaming: newest tokens; default 1020
+    config.sinks = config_dict.placeholder(int)  # streaming: first tokens; default 4
+    config.reposition = config_dict.placeholder(bool)  # streaming: positions inside the cache; default True
+    config.budget = config_dict.placeholder(int)  # evicting: tokens of each layer and head
+    config.bytes = config_dict.placeholder(int)  # evicting, in place of budget: of each layer
+    config.after = config_dict.placeholder(str)  # evicting: chunk | prompt, when tokens are dropped
+    config.recent = config_dict.placeholder(int)  # evicting: newest tokens that are always kept
+    config.history = config_dict.placeholder(int)  # evicting: queries that are looked back at
+    config.observe = config_dict.placeholder(int)  # evicting: last tokens of the prompt that choose
+    config.pool = config_dict.placeholder(str)  # evicting: how neighbours share what they receive
+    config.width = config_dict.placeholder(int)  # evicting: tokens that share it
+    config.beta = config_dict.placeholder(float)  # evicting: how steeply budgets fall with depth
+    config.bits = config_dict.placeholder(int)  # quantised: of a number
+    config.group = config_dict.placeholder(int)  # quantised: numbers that share a scale
+    config.residual = config_dict.placeholder(int)  # quantised: newest tokens in full precision
+    config.update(options)
+    return config
+
+
 def tune(name: str = 'full', **options) -> ConfigDict:
     """Which parameters train; other tunings' fields must stay None.
 
@@ -282,6 +321,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
         for i, s in enumerate(config.stages)
     )
     config.eval.update(lengths=(128, 256), windows=2, samples=1, last=16)
+    config.generate.chunk = 64
     config.checkpoint.every = 2
     config.log.every = 1
     return config

@@ -1,7 +1,7 @@
 """Errors that end a run, each with the exit code that schedulers and scripts can rely on.
 
 0 done    1 unexpected    2 config    3 memory    4 workdir locked    5 storage
-6 non-finite    7 data    42 preempted: start the same command again
+6 non-finite    7 data    42 preempted: start the same command again    130 interrupted
 """
 
 from __future__ import annotations
@@ -60,6 +60,12 @@ class Preempted(LcxError):
     """The run was asked to stop; its state is saved and the same command continues it."""
 
     exit_code = 42
+
+
+class Interrupted(LcxError):
+    """Ctrl-C where there is nothing to continue: what was done is told."""
+
+    exit_code = 130
 
 
 def unknown(what: str, value: object, choices: Iterable[str]) -> str:

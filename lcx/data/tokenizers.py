@@ -25,8 +25,11 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> np.ndarray:
         """The text's ids, int32 [T], without specials."""
 
+    def raw(self, ids: Iterable[int]) -> bytes:
+        """The bytes of ids, which may end within a character; specials vanish, and ids beyond the vocabulary."""
+
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; specials vanish and malformed UTF-8 becomes U+FFFD."""
+        """The text of ids, malformed UTF-8 as U+FFFD."""
 
 
 class Bytes:
@@ -50,9 +53,13 @@ class Bytes:
         """The text's bytes, int32 [T]."""
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
+    def raw(self, ids: Iterable[int]) -> bytes:
+        """The ids below 256; a model's padded vocabulary may sample larger ones, which vanish."""
+        return bytes(i for i in map(int, ids) if i < 256)
+
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids below 256; a model's padded vocabulary may sample larger ones, which vanish."""
-        return bytes(i for i in map(int, ids) if i < 256).decode(errors='replace')
+        """Their text."""
+        return self.raw(ids).decode(errors='replace')
 
 
 # Named tokenizers; any other ``data.tokenizer`` is a path.

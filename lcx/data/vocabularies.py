@@ -45,10 +45,13 @@ class Pieces:
         """The text's ids, int32 [T]."""
         return np.asarray(self._encode(text), np.int32)
 
+    def raw(self, ids: Iterable[int]) -> bytes:
+        """The bytes of the ids; those beyond the vocabulary, of a model that padded it, vanish."""
+        return b''.join(self._pieces[i] for i in map(int, ids) if i < self.vocab)
+
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids; those beyond the vocabulary, of a model that padded it, vanish."""
-        known = (self._pieces[i] for i in map(int, ids) if i < self.vocab)
-        return b''.join(known).decode(errors='replace')
+        """Their text."""
+        return self.raw(ids).decode(errors='replace')
 
 
 def tokenizer_json(path: Path) -> Pieces:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -36,6 +36,7 @@ class EvalConfig:
     samples: int
     last: int
     tokens: int
+    cached: bool = False
 
     def __post_init__(self) -> None:
         config.positive(self, 'every', 'windows', 'samples', 'last', 'tokens')
@@ -79,13 +80,17 @@ class Evaluator(Protocol):
     def run(self, apply: Apply, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]: ...
 
 
-def whole_rows(ids: np.ndarray) -> Batch:
-    """Rows of T + 1 ids, one document each, as a batch in which every target counts."""
+def whole_rows(ids: np.ndarray, last: int | Sequence[int] | None = None) -> Batch:
+    """Rows of T + 1 ids, one document each, as a batch in which every target counts.
+
+    With ``last`` (of each row) only so many at the end count: what is before them is a prompt.
+    """
     batch, length = ids.shape[0], ids.shape[1] - 1
+    counted = np.broadcast_to(length if last is None else last, batch)
     return Batch(
         tokens=ids[:, :-1],
         targets=ids[:, 1:],
-        weights=np.ones((batch, length), np.float32),
+        weights=(np.arange(length) >= length - counted[:, None]).astype(np.float32),
         positions=np.tile(np.arange(length, dtype=np.int32), (batch, 1)),
         segments=np.ones((batch, length), np.int32),
         ids=np.arange(batch, dtype=np.int32),

@@ -113,7 +113,7 @@ class Needle:
             size = max(1, min(len(self.samples), self.config.tokens // length))
             for start in range(0, len(left), size):
                 part = left[start : start + size]
-                batch = whole_rows(np.stack([ids for _, ids, _ in part]))
+                batch = whole_rows(np.stack([ids for _, ids, _ in part]), [last for *_, last in part])
                 scores = scored(apply, params, batch, self.config.tokens, rows=size)
                 for (about, _, last), nll, hit in zip(part, scores.nll, scores.hit):
                     bits = nll[-last:].sum(dtype=np.float64) / np.log(2)

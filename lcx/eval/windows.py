@@ -46,7 +46,7 @@ class WindowPerplexity:
             size = max(1, min(len(self.ids), self.config.tokens // length))
             for start in range(0, len(left), size):
                 numbers = left[start : start + size]
-                batch = whole_rows(self.ids[numbers, -(length + 1) :])
+                batch = whole_rows(self.ids[numbers, -(length + 1) :], self.config.last)
                 nll = scored(apply, params, batch, self.config.tokens, rows=size).nll.astype(np.float64)
                 for number, nats, targets in zip(numbers, nll, batch.targets):
                     yield self._row(length, number, nats, self.token_bytes[targets])

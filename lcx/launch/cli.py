@@ -21,6 +21,7 @@ VERBS = {
     'search-factors': 'search the factors of LongRoPE: lcx search-factors --init=RUN --workdir=DIR --length=TOKENS',
     'bench': 'race attention implementations: lcx bench attention --workdir=DIR',
     'convert': 'models in and out, in the form of transformers: lcx convert --src=smollm2 --dst=DIR',
+    'generate': 'continue a text: lcx generate --init=DIR --prompt=TEXT',
     'report': 'tables and figures of results: lcx report DIR...',
     'data': 'prepare and describe a data source: lcx data --config=FILE',
 }

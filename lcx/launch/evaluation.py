@@ -20,6 +20,8 @@ from lcx.data.tasks import TASKS
 from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
 from lcx.eval import EVALUATORS, Apply, Context
+from lcx.generate import reading
+from lcx.generate.policies import Policy, held_bytes, make_policy
 from lcx.launch.experiment import ExperimentConfig
 from lcx.models import ModelConfig, Scores, score
 from lcx.train.metrics import JsonlWriter, read_jsonl
@@ -54,10 +56,14 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
     @functools.cache
     def apply_of(model: ModelConfig) -> Callable:
         def apply(params: Tree, batch: Batch) -> Scores:
-            remap = model.remap(batch.tokens.shape[1])
+            length = batch.tokens.shape[1]
+            remap = model.remap(length)
             if remap is not None:  # some methods draw positions at evaluation too; the same ones every time
                 batch = batch._replace(positions=remap(jax.random.key(config.seed), batch.positions, False))
-            return score(model, params, batch, chunk=config.loss.chunk)
+            if not config.eval.cached:
+                return score(model, params, batch, chunk=config.loss.chunk)
+            policy, chunk = policy_of(config, length)
+            return reading.score(model, params, batch, policy, chunk=chunk, logits=config.loss.chunk)
 
         return jax.jit(apply)
 
@@ -70,8 +76,12 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
             'split': config.eval.split,
             'trained_length': model.trained_length,
             'position': model.position['name'],
-            'of': identity(model, step, config.seed, source),
+            'of': identity(model, step, config.seed, source, through(config)),
         }
+        caches = {}  # columns by length
+        if config.eval.cached:
+            sizes = {length: cache_bytes(config, model, length) for length in config.eval.lengths}
+            caches = {n: {'cache': config.cache['name'], 'cache_bytes': size} for n, size in sizes.items()}
         path = workdir / 'results.jsonl'
         with JsonlWriter(path) as results:  # first, since it removes a torn last line
             done = [row for row in read_jsonl(path) if row.get('of') == common['of']]
@@ -79,7 +89,8 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
                 since = time.monotonic()
                 for row in evaluator.run(renewing_peak(apply_of(model)), params, done):
                     now = time.monotonic()
-                    row = {**common, 'factor': factor(model, row['length']), **row, 'seconds': now - since}
+                    own = {'factor': factor(model, row['length']), **caches.get(row['length'], {})}
+                    row = {**common, **own, **row, 'seconds': now - since}
                     row['peak_bytes'] = peak_bytes()
                     since = now
                     results.write({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})
@@ -89,9 +100,31 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
     return evaluate
 
 
-def identity(model: ModelConfig, step: int, seed: int, source: Path) -> str:
-    """A digest of what is evaluated: equal for equal parameters, model and seed."""
-    facts = [plain(model), step, seed, str(source.resolve())]
+def policy_of(config: ExperimentConfig, length: int) -> tuple[Policy, int]:
+    """The cache that texts of ``length`` are scored through, and how many tokens of them at a time."""
+    chunk = min(config.generate.chunk, length)
+    return make_policy(config.cache, reading.room(length, chunk)), chunk
+
+
+def cache_bytes(config: ExperimentConfig, model: ModelConfig, length: int) -> int:
+    """What the cache of one text of ``length`` takes once the prompt has ended.
+
+    Raises:
+      ConfigError: it cannot hold the text, or cannot serve the model.
+    """
+    policy, _ = policy_of(config, length)
+    own = policy.model(model)
+    return held_bytes(jax.eval_shape(lambda: policy.compressed(policy.caches(own, 1))))
+
+
+def through(config: ExperimentConfig) -> list | None:
+    """What texts are scored through, if that is a cache: its options, and the tokens of a piece."""
+    return [plain(config.cache.set()), config.generate.chunk] if config.eval.cached else None
+
+
+def identity(model: ModelConfig, step: int, seed: int, source: Path, cache: list | None = None) -> str:
+    """A digest of what is evaluated: equal for equal parameters, model, seed and cache."""
+    facts = [plain(model), step, seed, str(source.resolve()), *([] if cache is None else [cache])]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 

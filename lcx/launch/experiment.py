@@ -14,6 +14,8 @@ from lcx.data.config import DataConfig
 from lcx.data.tokenizers import make_tokenizer
 from lcx.errors import ConfigError, unknown
 from lcx.eval import EVALUATORS, EvalConfig
+from lcx.generate import GenerateConfig
+from lcx.generate.policies import Room, make_policy
 from lcx.models import PRESETS, ModelConfig
 from lcx.positions.extension import keep_rotation
 from lcx.train.config import (
@@ -39,6 +41,8 @@ class ExperimentConfig:
     tune: Options
     stages: tuple[StageConfig, ...]
     eval: EvalConfig
+    cache: Options
+    generate: GenerateConfig
     checkpoint: CheckpointConfig
     log: LogConfig
     label: str
@@ -49,6 +53,7 @@ class ExperimentConfig:
         for name in self.eval.run:
             if name not in EVALUATORS:
                 raise ConfigError(unknown('eval.run', name, EVALUATORS))
+        make_policy(self.cache, Room(prompt=1, new=1, chunk=1))  # checks its options
         _ = self.train  # checks the stages against the optimizer
 
     @property

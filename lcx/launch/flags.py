@@ -166,9 +166,9 @@ def help_text(flags: absl_flags.FlagValues) -> str:
     return '\n'.join(lines)
 
 
-def nearest_file(path: str) -> str:
+def nearest_file(path: str, pattern: str = '*.py') -> str:
     """' Did you mean ...?' for a file of a similar name in the same directory."""
     directory = Path(path).parent
-    names = [p.name for p in directory.glob('*.py')] if directory.is_dir() else []
+    names = [p.name for p in directory.glob(pattern)] if directory.is_dir() else []
     near = difflib.get_close_matches(Path(path).name, names, n=1)
     return f' Did you mean {str(directory / near[0])!r}?' if near else ''

@@ -238,7 +238,7 @@ def model_config(model: ModelConfig) -> ConfigDict:
 
 
 def start_anew(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
-    """``config`` with no options of a position method where the overrides in ``words`` ask for another one."""
+    """``config`` with no options of a position method or cache where the overrides in ``words`` ask for another one."""
     from configs import base
 
     kinds = config.model.kinds
@@ -250,6 +250,9 @@ def start_anew(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
         name = shared.peek(words, flag)[0][flag]
         if name and owner.position is not None and name != owner.position.name:
             owner.position = base.position(owner.position.name)
+    name = shared.peek(words, 'config.cache.name')[0]['config.cache.name']
+    if name and name != config.cache.name:
+        config.cache = base.cache(config.cache.name)
     return config
 
 

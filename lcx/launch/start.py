@@ -17,11 +17,16 @@ from lcx.launch.workdir import Workdir
 KEEP = {-3: 10**9, -1: 2 * 10**9, -2: 2 * 10**8}
 
 
-def start(workdir: Workdir, seed: int) -> None:
-    """Prepares JAX, touches the devices for the first time and writes what this attempt is into run.json."""
+def prepare() -> None:
+    """Prepares JAX, and touches the devices for the first time."""
     logging.set_verbosity(logging.WARNING)
     compilation_cache()
     keep_freed_memory()
+
+
+def start(workdir: Workdir, seed: int) -> None:
+    """Prepares JAX and writes what this attempt is into run.json."""
+    prepare()
     workdir.record_attempt(
         command=sys.argv,
         seed=seed,

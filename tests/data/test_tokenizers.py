@@ -16,7 +16,7 @@ def test_text_comes_back_and_bytes_add_up(name, text):
     tokenizer = TOKENIZERS[name]()
     ids = tokenizer.encode(text)
     assert ids.dtype == np.int32
-    assert tokenizer.decode(ids) == text
+    assert tokenizer.decode(ids) == text and tokenizer.raw(ids) == text.encode()
     assert tokenizer.decode([tokenizer.bos, *ids, tokenizer.eos]) == text
     assert tokenizer.token_bytes[ids].sum() == len(text.encode())
 
@@ -27,6 +27,7 @@ def test_bytes_are_utf8_and_256_ends_a_document():
     assert tokenizer.encode('é').tolist() == [0xC3, 0xA9]
     assert tokenizer.eos == 256 and tokenizer.token_bytes[256] == 0
     assert tokenizer.decode([0xC3, 65, 300]) == '\ufffdA'  # half a character, a letter, an unused id
+    assert tokenizer.raw([0xC3, 65, 300]) == b'\xc3A'
 
 
 def test_a_path_or_its_directory_is_a_tokenizer(tmp_path, monkeypatch):

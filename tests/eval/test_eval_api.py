@@ -67,6 +67,13 @@ def test_whole_rows_are_inputs_and_the_tokens_after_them():
     assert batch.positions[3].tolist() == list(range(16)) and batch.ids.tolist() == list(range(5))
 
 
+@pytest.mark.parametrize(('last', 'counts'), [(3, [3] * 5), ([1, 2, 16, 4, 0], [1, 2, 16, 4, 0])])
+def test_of_whole_rows_with_a_prompt_the_last_targets_count(last, counts):
+    weights = whole_rows(IDS, last).weights
+    assert weights.dtype == np.float32
+    assert weights.tolist() == [[0.0] * (16 - n) + [1.0] * n for n in counts]
+
+
 def test_mean_and_its_error():
     assert mean([2.0]) == (2.0, 0.0)
     assert mean([1.0, 2.0, 6.0]) == (3.0, pytest.approx(7**0.5 / 3**0.5))

@@ -144,7 +144,10 @@ def solver(read, shapes=None):
     def apply(_, batch):
         if shapes is not None:
             shapes.append(batch.tokens.shape)
-        guesses = np.full(batch.tokens.shape, -1)
+        guesses, real = np.full(batch.tokens.shape, -1), np.any(batch.segments, axis=1)
+        assert np.all(batch.weights[real, -8:] == 1) and np.all(
+            batch.weights[real].sum(axis=1) == 8
+        )  # the answer
         for row, ids in enumerate(batch.tokens[batch.segments[:, 0] > 0]):
             answer = Bytes().encode(read(Bytes().decode(ids[: -len(' 1234567') + 1])))
             guesses[row, -len(answer) :] = answer

@@ -33,11 +33,14 @@ def context(tmp_path_factory):
 class Model:
     """Scores that are a function of the token and its place, and a count of the rows asked for."""
 
-    def __init__(self):
-        self.shapes = []
+    def __init__(self, last=CONFIG.last):
+        self.shapes, self.last = [], last  # how many targets count
 
     def __call__(self, params, batch):
         self.shapes.append(batch.tokens.shape)
+        real = np.any(batch.segments, axis=1)
+        assert batch.weights[real].sum(axis=1).tolist() == [self.last or batch.tokens.shape[1]] * sum(real)
+        assert self.last is None or np.all(batch.weights[real, -self.last :] == 1)
         nll = batch.targets / 64 + 1 / (1 + batch.positions)
         return Scores(nll, np.zeros_like(nll), np.zeros_like(nll))
 
@@ -45,7 +48,7 @@ class Model:
 def test_means_over_windows_are_those_of_perplexity(context):
     rows = list(WindowPerplexity(context).run(Model(), None))
     assert [(r['length'], r['window']) for r in rows] == [(n, i) for n in (16, 32) for i in range(5)]
-    whole = [r for r in Perplexity(context).run(Model(), None) if r['evaluator'] == 'perplexity']
+    whole = [r for r in Perplexity(context).run(Model(None), None) if r['evaluator'] == 'perplexity']
     for row in whole:
         mine = [r for r in rows if r['length'] == row['length']]
         assert np.exp(np.mean([r['nats'] for r in mine])) == pytest.approx(row['ppl'])

@@ -223,6 +223,21 @@ BAD = {
         ('eval', '--workdir={here}/nothere'),
         ["'{here}/nothere' is neither a workdir with checkpoints"],
     ),
+    'generate from what is not a workdir': (
+        ('generate', '--init={here}/nothere', '--prompt=a'),
+        ["init: '{here}/nothere' is neither a workdir with checkpoints"],
+    ),
+    'generate from nothing': (('generate', '--prompt=a'), ['--init is required']),
+    'unknown cache policy': (
+        (*NEW, '--config.cache.name=ful'),
+        ["cache.name: unknown 'ful'", "Did you mean 'full'?"],
+    ),
+    'option of another cache policy': (
+        (*NEW, '--config.cache.window=5'),
+        ["cache.window (of 'full')", 'tokens'],
+    ),
+    'top_p above 1': ((*NEW, '--config.generate.top_p=1.5'), ['generate.top_p: 1.5 must be above 0']),
+    'chunk of nothing': ((*NEW, '--config.generate.chunk=0'), ['generate.chunk: 0 must be greater than 0']),
     'eval without a workdir': (('eval',), ['--workdir is required']),
     'changed seed': ((*SAVED, '--config.seed=1'), ['seed: 0 -> 1', 'another --workdir']),
     'changed model': ((*SAVED, '--config.model.width=64'), ['model.width: 32 -> 64']),
@@ -235,6 +250,7 @@ HELP = [
     ('--help',),
     ('train', '--help'),
     ('eval', '--help'),
+    ('generate', '--help'),
     ('data', '--help'),
     ('report', '--help'),
     ('search-factors', '--help'),
@@ -284,7 +300,9 @@ def test_help_says_what_there_is(fates, words):
     assert fate.code == 0 and not fate.stderr and not fate.devices
     assert fate.stdout.startswith('``lcx ' + words[0] if len(words) > 1 else 'lcx VERB')
     for verb in (
-        ('train', 'eval', 'sweep', 'report', 'data', 'search-factors') if len(words) < 2 else words[:1]
+        ('train', 'eval', 'generate', 'sweep', 'report', 'data', 'search-factors')
+        if len(words) < 2
+        else words[:1]
     ):
         assert f'lcx {verb}' in fate.stdout
 

@@ -191,6 +191,72 @@ def test_needles_go_on_where_they_were(trained, tmp_path, capfd, monkeypatch):
     assert 'rope: needle, length 512, depth 1, sample 0: accuracy 0.000, answer_bits ' in shown[0]
 
 
+LENGTH = '--config.eval.lengths=(512,)'
+THREE = (LENGTH, "--config.eval.run=('window_perplexity', 'needle', 'perplexity')")
+
+
+@pytest.fixture(scope='module')
+def uncached(trained, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('uncached')
+    assert lcx('eval', f'--init={trained}', f'--workdir={workdir}', *THREE) == 0
+    return workdir
+
+
+def scores(workdir):
+    """The rows without what an evaluation through a cache has of its own."""
+    own = ('of', 'cache', 'cache_bytes', 'run')
+    return [
+        timeless({k: v for k, v in row.items() if k not in own}) for row in rows(workdir / 'results.jsonl')
+    ]
+
+
+def test_through_a_cache_that_forgets_nothing_the_scores_are_the_same(trained, uncached, tmp_path):
+    words = ['eval', f'--init={trained}', f'--workdir={tmp_path}', '--config.eval.cached=True', *THREE]
+    assert lcx(*words) == 0
+    for row, plain in zip(scores(tmp_path), scores(uncached), strict=True):
+        assert row.keys() == plain.keys()
+        for name, value in plain.items():
+            assert row[name] == (pytest.approx(value, abs=1e-4) if isinstance(value, float) else value)
+    found = rows(tmp_path / 'results.jsonl')
+    # A slot has a key and a value of 16 numbers in each of two layers, a position and a segment.
+    slots = 512 + 64  # up to a chunk is padding
+    assert {(row['cache'], row['cache_bytes'] // slots) for row in found} == {('full', 2 * 2 * 16 * 4 + 8)}
+    assert not any('cache' in row for row in rows(uncached / 'results.jsonl'))
+    assert lcx(*words) == 0  # single windows and needles are done
+    more = rows(tmp_path / 'results.jsonl')[len(found) :]
+    assert {row['evaluator'] for row in more} == {'perplexity', 'perplexity_by_position'}
+
+
+def test_through_a_cache_that_forgets_the_scores_are_others(trained, uncached, tmp_path):
+    streaming = ('--config.cache.name=streaming', '--config.cache.window=32', '--config.eval.cached=True')
+    windows = "--config.eval.run=('window_perplexity',)"
+    assert lcx('eval', f'--init={trained}', f'--workdir={tmp_path}', LENGTH, windows, *streaming) == 0
+    found, plain = rows(tmp_path / 'results.jsonl'), rows(uncached / 'results.jsonl')[:2]
+    assert {row['cache'] for row in found} == {'streaming'}
+    assert all(row['cache_bytes'] < (32 + 4 + 2 * 64 + 1) * 300 for row in found)
+    assert not {row['of'] for row in found} & {row['of'] for row in plain}
+    for row, other in zip(found, plain, strict=True):
+        assert row['text'] == other['text'] and row['last_nats'] != other['last_nats']
+        assert row['last_nats'] == pytest.approx(other['last_nats'], abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (('--config.cache.tokens=64',), 'cache.tokens: 64 cannot hold a prompt of 192 and 0 new tokens'),
+        (('--config.cache.name=streaming', '--config.cache.window=0'), 'cache.window: 0 must be at least 1'),
+    ],
+)
+def test_a_cache_that_cannot_be_is_refused_before_anything_is_scored(
+    trained, tmp_path, capfd, words, message
+):
+    once = ('--config.eval.cached=True', "--config.eval.run=('perplexity',)")
+    assert lcx('eval', f'--init={trained}', f'--workdir={tmp_path}', *once, *words) == 2
+    assert message in capfd.readouterr().err
+    path = tmp_path / 'results.jsonl'
+    assert not path.exists() or not path.read_text()
+
+
 def test_the_peak_starts_anew_with_each_length_alone(monkeypatch):
     resets, apply = [], evaluation.renewing_peak(lambda params, batch: batch)
     monkeypatch.setattr(evaluation.memory, 'reset_peak', lambda: resets.append(1))
