@@ -248,23 +248,30 @@ def position(name: str | None = 'rope', **options) -> ConfigDict:
 def cache(name: str = 'full', **options) -> ConfigDict:
     """What is kept of keys and values while a text is read in pieces; other policies' fields must stay None."""
     config = ConfigDict()
-    config.name = name  # full | streaming
+    # full | streaming | quantised; of a budget: h2o | tova | scissorhands | snapkv | pyramidkv
+    config.name = name
     config.tokens = config_dict.placeholder(int)  # full: the most it may hold; default: whatever is needed
     config.window = config_dict.placeholder(int)  # streaming: newest tokens; default 1020
     config.sinks = config_dict.placeholder(int)  # streaming: first tokens; default 4
     config.reposition = config_dict.placeholder(bool)  # streaming: positions inside the cache; default True
-    config.budget = config_dict.placeholder(int)  # evicting: tokens of each layer and head
-    config.bytes = config_dict.placeholder(int)  # evicting, in place of budget: of each layer
-    config.after = config_dict.placeholder(str)  # evicting: chunk | prompt, when tokens are dropped
-    config.recent = config_dict.placeholder(int)  # evicting: newest tokens that are always kept
-    config.history = config_dict.placeholder(int)  # evicting: queries that are looked back at
-    config.observe = config_dict.placeholder(int)  # evicting: last tokens of the prompt that choose
-    config.pool = config_dict.placeholder(str)  # evicting: how neighbours share what they receive
-    config.width = config_dict.placeholder(int)  # evicting: tokens that share it
-    config.beta = config_dict.placeholder(float)  # evicting: how steeply budgets fall with depth
-    config.bits = config_dict.placeholder(int)  # quantised: of a number
-    config.group = config_dict.placeholder(int)  # quantised: numbers that share a scale
-    config.residual = config_dict.placeholder(int)  # quantised: newest tokens in full precision
+    # Of a budget: tokens of each layer and head (pyramidkv: the mean over layers), or bytes of each layer: one of both.
+    config.budget = config_dict.placeholder(int)
+    config.bytes = config_dict.placeholder(int)
+    # Of a budget: tokens are dropped after each chunk, or once, when the prompt ends. Default of snapkv and pyramidkv
+    # prompt, of the others chunk.
+    config.after = config_dict.placeholder(str)
+    # h2o, scissorhands: newest tokens that are always kept; default half of the budget, and 10
+    config.recent = config_dict.placeholder(int)
+    config.history = config_dict.placeholder(
+        int
+    )  # scissorhands: queries that are looked back at; default 400
+    config.observe = config_dict.placeholder(int)  # snapkv, pyramidkv: last queries, which choose; default 32
+    config.pool = config_dict.placeholder(str)  # snapkv, pyramidkv: max | mean of neighbours; default max
+    config.width = config_dict.placeholder(int)  # snapkv, pyramidkv: of how many, odd; default 7
+    config.beta = config_dict.placeholder(float)  # pyramidkv: the last layer keeps 1 / beta; default 20
+    config.bits = config_dict.placeholder(int)  # quantised: 2 | 4 | 8; default 4
+    config.group = config_dict.placeholder(int)  # quantised: numbers that share a scale; default 64
+    config.residual = config_dict.placeholder(int)  # quantised: newest tokens in full precision; default 128
     config.update(options)
     return config
 

@@ -3,7 +3,7 @@
 Tokens are quantised a ``group`` of neighbours at a time: keys per channel, over the group's tokens; values per token,
 over as many channels. Of numbers x that share a scale and a zero
 
-    zero = min x,    scale = (max x - zero) / (2^bits - 1),    code = round((x - zero) / scale),    x' = zero + scale code
+    zero = min x,  scale = (max x - zero) / (2^bits - 1),  code = round((x - zero) / scale),  x' = zero + scale code
 
 Both are kept in bfloat16, and codes are made with what is kept. Zero is rounded down and scale up, so that no x lies
 outside: |x' - x| <= scale / 2. With groups of 64 in 64 channels, 4 bits are 4.5 bits a number.
@@ -47,7 +47,9 @@ class Held(NamedTuple):
     seg: Int[Array, 'B S']
     start: Int[Array, '']  # tokens before this piece
     next: Int[Array, '']
-    piece: tuple | None  # while a layer reads several new tokens: of keys and of values, k before and they, 'B K T H'
+    piece: (
+        tuple | None
+    )  # while a layer reads several new tokens: of keys and of values, k before and they, 'B K T H'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Quantised:
             return Packed(codes, scale, zero)
 
         k, v = (jnp.zeros((layers, b, kv, self.newest, h), dtype) for _ in range(2))
-        pos, seg = (jnp.full((b, self.slots), PADDING, jnp.int32) for _ in range(2))
+        pos, seg = jnp.zeros((b, self.slots), shape.positions), jnp.full((b, self.slots), PADDING, jnp.int32)
         start, end = (jnp.zeros((), jnp.int32) for _ in range(2))
         values = packed(g, h // math.gcd(g, h))
         return Held(packed(1, h), values, k, v, pos, seg, start, end, None)
@@ -123,9 +125,7 @@ class Quantised:
             put(held, jnp.roll(_cut(x, after - done, self.newest), after, axis=2), 0)
             for held, x in zip((state.k, state.v), line)
         )
-        state = jax.lax.fori_loop(
-            0, due, lambda i, state: store(i, state, line, 0), state._replace(k=k, v=v)
-        )
+        state = jax.lax.fori_loop(0, due, lambda i, state: store(i, state, line, 0), state._replace(k=k, v=v))
         return state._replace(piece=tuple(zip(before, fresh)))
 
     def blocks(self, state: Held, layer: Array) -> Blocks:
@@ -200,7 +200,7 @@ class Quantised:
 
 
 def quantise(x: Array, real: Array | bool, bits: int, axis: int) -> tuple[Array, Array, Array]:
-    """``(codes uint8, scale, zero)``, the latter in bfloat16 and of length 1 on ``axis``, over which numbers share them.
+    """``(codes uint8, scale, zero)``, the latter in bfloat16 and of length 1 on ``axis``, whose numbers share them.
 
     Only numbers that are ``real`` count; the others have code 0.
     """
@@ -224,7 +224,7 @@ def _rounded_down(x: Array) -> Array:
 
 def pack(codes: Int[Array, '... g H'], bits: int) -> Int[Array, '... g/p H']:
     """p = 8 / bits codes in a byte."""
-    *rest, g, h = codes.shape
+    *rest, _, h = codes.shape
     parts = codes.reshape(*rest, 8 // bits, -1, h)
     return jnp.sum(parts << _shifts(bits), axis=-3, dtype=jnp.uint8)
 

@@ -12,9 +12,12 @@ from lcx.models.scoring import of_targets
 from lcx.types import Array, Batch, Tree
 
 
-def room(length: int, chunk: int) -> Room:
-    """What :func:`score` asks of a cache for rows of ``length``: the text and its padding, wherever its prompt ends."""
-    return Room(prompt=-(-(length + chunk - 1) // chunk) * chunk, new=0, chunk=chunk)
+def room(length: int, chunk: int, after: int = 0) -> Room:
+    """What :func:`score` asks of a cache for rows of ``length``: the text and its padding, wherever its prompt ends.
+
+    ``after`` is how many of the tokens follow the prompt: policies that compress it keep room for those.
+    """
+    return Room(prompt=-(-(length + chunk - 1) // chunk) * chunk, new=after, chunk=chunk)
 
 
 def score(

@@ -21,7 +21,7 @@ from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
 from lcx.eval import EVALUATORS, Apply, Context
 from lcx.generate import reading
-from lcx.generate.policies import Policy, held_bytes, make_policy
+from lcx.generate.policies import Room, held_bytes, make_policy
 from lcx.launch.experiment import ExperimentConfig
 from lcx.models import ModelConfig, Scores, score
 from lcx.train.metrics import JsonlWriter, read_jsonl
@@ -55,17 +55,19 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
 
     @functools.cache
     def apply_of(model: ModelConfig) -> Callable:
-        def apply(params: Tree, batch: Batch) -> Scores:
+        def apply(params: Tree, batch: Batch, after: int) -> Scores:
             length = batch.tokens.shape[1]
             remap = model.remap(length)
             if remap is not None:  # some methods draw positions at evaluation too; the same ones every time
                 batch = batch._replace(positions=remap(jax.random.key(config.seed), batch.positions, False))
             if not config.eval.cached:
                 return score(model, params, batch, chunk=config.loss.chunk)
-            policy, chunk = policy_of(config, length)
+            chunk = min(config.generate.chunk, length)
+            policy = make_policy(config.cache, reading.room(length, chunk, after))
             return reading.score(model, params, batch, policy, chunk=chunk, logits=config.loss.chunk)
 
-        return jax.jit(apply)
+        program = jax.jit(apply, static_argnums=2)
+        return lambda params, batch: program(params, batch, tokens_after(batch) if config.eval.cached else 0)
 
     def evaluate(params: Tree, model: ModelConfig, step: int) -> None:
         common = {
@@ -100,19 +102,20 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
     return evaluate
 
 
-def policy_of(config: ExperimentConfig, length: int) -> tuple[Policy, int]:
-    """The cache that texts of ``length`` are scored through, and how many tokens of them at a time."""
-    chunk = min(config.generate.chunk, length)
-    return make_policy(config.cache, reading.room(length, chunk)), chunk
+def tokens_after(batch: Batch) -> int:
+    """A power of two that holds what follows the prompt in ``batch``: few programs for answers of many lengths."""
+    counted = np.flatnonzero(np.any(np.asarray(batch.weights) > 0, axis=0))
+    after = batch.tokens.shape[1] - 1 - counted[0] if len(counted) else 0
+    return 1 << int(after).bit_length()
 
 
 def cache_bytes(config: ExperimentConfig, model: ModelConfig, length: int) -> int:
-    """What the cache of one text of ``length`` takes once the prompt has ended.
+    """What the cache of one text of ``length`` takes once it has been read, if it goes on a token at a time.
 
     Raises:
       ConfigError: it cannot hold the text, or cannot serve the model.
     """
-    policy, _ = policy_of(config, length)
+    policy = make_policy(config.cache, Room(length, 0, 1))
     own = policy.model(model)
     return held_bytes(jax.eval_shape(lambda: policy.compressed(policy.caches(own, 1))))
 

@@ -109,7 +109,10 @@ class Caches(NamedTuple):
 
     def until(self, newest: Int[Array, ' B']) -> Caches:
         """For texts whose last positions are known: what follows the length follows those from the first token on."""
-        return self.each(lambda cache: dataclasses.replace(cache, newest=newest.astype(cache.newest.dtype)))
+        # Of its own each: they are donated.
+        return self.each(
+            lambda cache: dataclasses.replace(cache, newest=jnp.array(newest, cache.newest.dtype))
+        )
 
     def each(self, f: Callable[[Cache], Cache]) -> Caches:
         """``f`` of every cache."""

@@ -219,8 +219,8 @@ def test_through_a_cache_that_forgets_nothing_the_scores_are_the_same(trained, u
             assert row[name] == (pytest.approx(value, abs=1e-4) if isinstance(value, float) else value)
     found = rows(tmp_path / 'results.jsonl')
     # A slot has a key and a value of 16 numbers in each of two layers, a position and a segment.
-    slots = 512 + 64  # up to a chunk is padding
-    assert {(row['cache'], row['cache_bytes'] // slots) for row in found} == {('full', 2 * 2 * 16 * 4 + 8)}
+    each = {(row['cache'], row['cache_bytes'] // row['length']) for row in found}
+    assert each == {('full', 2 * 2 * 16 * 4 + 8)}
     assert not any('cache' in row for row in rows(uncached / 'results.jsonl'))
     assert lcx(*words) == 0  # single windows and needles are done
     more = rows(tmp_path / 'results.jsonl')[len(found) :]
@@ -233,7 +233,7 @@ def test_through_a_cache_that_forgets_the_scores_are_others(trained, uncached, t
     assert lcx('eval', f'--init={trained}', f'--workdir={tmp_path}', LENGTH, windows, *streaming) == 0
     found, plain = rows(tmp_path / 'results.jsonl'), rows(uncached / 'results.jsonl')[:2]
     assert {row['cache'] for row in found} == {'streaming'}
-    assert all(row['cache_bytes'] < (32 + 4 + 2 * 64 + 1) * 300 for row in found)
+    assert all(row['cache_bytes'] < (32 + 4 + 2 + 1) * 300 for row in found)
     assert not {row['of'] for row in found} & {row['of'] for row in plain}
     for row, other in zip(found, plain, strict=True):
         assert row['text'] == other['text'] and row['last_nats'] != other['last_nats']
@@ -243,7 +243,7 @@ def test_through_a_cache_that_forgets_the_scores_are_others(trained, uncached, t
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (('--config.cache.tokens=64',), 'cache.tokens: 64 cannot hold a prompt of 192 and 0 new tokens'),
+        (('--config.cache.tokens=64',), 'cache.tokens: 64 cannot hold a prompt of 128 and 0 new tokens'),
         (('--config.cache.name=streaming', '--config.cache.window=0'), 'cache.window: 0 must be at least 1'),
     ],
 )
