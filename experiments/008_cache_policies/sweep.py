@@ -18,10 +18,10 @@ WHOLE = {
 }
 SHARES = (0.5, 0.25, 0.125)
 
-# The length, windows, depths of needles and samples at each, and passkeys.
+# The length, windows (and passkeys), depths of needles, and samples at each.
 SIZES = {
-    'small': (2048, 4, (0.0, 0.5, 1.0), 2, 4),
-    'full': (8192, 8, (0.0, 0.25, 0.5, 0.75, 1.0), 4, 16),
+    'small': (2048, 4, (0.0, 0.5, 1.0), 2),
+    'full': (8192, 8, (0.0, 0.25, 0.5, 0.75, 1.0), 4),
 }
 
 
@@ -29,43 +29,31 @@ def sweep(arg: str = 'full') -> list[dict]:
     """``arg``: small or full. A run of each policy and budget, whose evaluators read through its cache."""
     if arg not in SIZES:
         raise ValueError(f'size {arg!r} is unknown; the choices are: {", ".join(SIZES)}.')
-    length, windows, depths, samples, passkeys = SIZES[arg]
+    length, windows, depths, samples = SIZES[arg]
     settings = {
+        'eval.run': ('window_perplexity', 'needle', 'passkey'),
         'eval.cached': True,
         'eval.lengths': (length,),
+        'eval.windows': windows,
         'eval.depths': depths,
         'eval.samples': samples,
         'eval.tokens': length,
         'eval.last': length // 4,
     }
 
-    def run(label: str, name: str, what: dict, cache: dict) -> dict:
+    def run(label: str, cache: dict) -> dict:
         return {
-            'name': name,
+            'name': label.lower().replace(' ', '_').replace(',', '').replace('%', ''),
             'verb': 'eval',
             'config': 'configs/smollm2.py',
             'init': 'smollm2',
-            'set': {'label': label, **settings, **what, **{f'cache.{k}': v for k, v in cache.items()}},
+            'set': {'label': label, **settings, **{f'cache.{k}': v for k, v in cache.items()}},
         }
 
-    caches = [(label, label, options) for label, options in WHOLE.items()]
-    for share in SHARES:
-        for policy, options in BUDGETED.items():
-            label = f'{policy}, {share:.1%}'.replace('.0%', '%')
-            caches.append((label, f'{policy}_{share:g}', options(int(share * length))))
-    runs = [{'name': 'smollm2', 'verb': 'convert', 'src': 'smollm2'}]
-    for label, name, cache in caches:
-        name = name.lower().replace(' ', '_')
-        # Windows and passkeys are counted by one field; samples of needles by another.
-        runs.append(
-            run(
-                label,
-                f'{name}_text',
-                {'eval.run': ('window_perplexity', 'needle'), 'eval.windows': windows},
-                cache,
-            )
-        )
-        runs.append(
-            run(label, f'{name}_passkey', {'eval.run': ('passkey',), 'eval.windows': passkeys}, cache)
-        )
-    return runs
+    shared = [
+        run(f'{policy}, {100 * share:g}%', options(int(share * length)))
+        for share in SHARES
+        for policy, options in BUDGETED.items()
+    ]
+    whole = [run(label, cache) for label, cache in WHOLE.items()]
+    return [{'name': 'smollm2', 'verb': 'convert', 'src': 'smollm2'}, whole[0], *shared, *whole[1:]]
