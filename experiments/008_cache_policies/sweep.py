@@ -20,7 +20,7 @@ SHARES = (0.5, 0.25, 0.125)
 
 # The length, windows (and passkeys), depths of needles, and samples at each.
 SIZES = {
-    'small': (2048, 4, (0.0, 0.5, 1.0), 2),
+    'small': (2048, 4, (0.0, 0.5, 1.0), 1),
     'full': (8192, 8, (0.0, 0.25, 0.5, 0.75, 1.0), 4),
 }
 

@@ -1,6 +1,6 @@
-"""Evaluators: small objects with a name and ``run(apply, params) -> rows``."""
+"""Evaluators: small objects with a name and ``run(apply, params) -> rows``; some are given what writes texts."""
 
-from lcx.eval.api import Apply, Context, EvalConfig
+from lcx.eval.api import Apply, Context, EvalConfig, Generate, RulerConfig
 from lcx.eval.needle import Needle
 from lcx.eval.perplexity import Perplexity
 from lcx.eval.ruler import Ruler, make_ruler
@@ -13,6 +13,7 @@ EVALUATORS = {
     'passkey': passkey,
     'needle': Needle,
     'task': trained_task,
+    'ruler': make_ruler,
 }
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     'Apply',
     'Context',
     'EvalConfig',
+    'Generate',
     'Needle',
     'Perplexity',
     'Ruler',
+    'RulerConfig',
     'TaskAccuracy',
     'WindowPerplexity',
     'make_ruler',

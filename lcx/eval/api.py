@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,7 +21,20 @@ from lcx.types import PADDING, Batch, Row, Tree
 # (params, batch) -> Scores as numpy 'B T'. Compiled once per length.
 Apply = Callable[[Tree, Batch], Scores]
 
+# (params, prompts, n) -> for each prompt, ids int32 [T], the n or fewer ids that the model would write after it.
+Generate = Callable[[Tree, Sequence[np.ndarray], int], Sequence[np.ndarray]]
+
 SPLITS = ('validation', 'test')  # that may be scored
+
+
+@dataclasses.dataclass(frozen=True)
+class RulerConfig:
+    """The fields of ``config.eval.ruler``."""
+
+    tasks: tuple[str, ...] = ()
+    squad: str | None = None
+    hotpotqa: str | None = None
+    template: str = '{prompt}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +51,7 @@ class EvalConfig:
     last: int
     tokens: int
     cached: bool = False
+    ruler: RulerConfig = RulerConfig()
 
     def __post_init__(self) -> None:
         config.positive(self, 'every', 'windows', 'samples', 'last', 'tokens')
@@ -66,18 +81,22 @@ class Context(NamedTuple):
     tokenizer: Tokenizer
     seed: int
     task: Task | None = None  # the data source, if it is one
+    directory: Path | None = None  # where what is made to order may be kept
 
 
 class Evaluator(Protocol):
     """Yields flat rows; the caller adds what run, step and model they belong to.
+
+    One that ``writes`` is given a :data:`Generate` in place of an :data:`Apply`.
 
     ``done`` are rows of the same evaluation from an attempt that was cut short; an evaluator whose rows take long
     leaves out those it finds there.
     """
 
     name: str
+    writes: bool
 
-    def run(self, apply: Apply, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]: ...
+    def run(self, apply: Apply | Generate, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]: ...
 
 
 def whole_rows(ids: np.ndarray, last: int | Sequence[int] | None = None) -> Batch:

@@ -77,6 +77,7 @@ class Needle:
     """
 
     name = 'needle'
+    writes = False
 
     def __init__(self, context: Context) -> None:
         tokens = needs_text(context, self.name)

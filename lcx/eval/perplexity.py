@@ -23,6 +23,7 @@ class Perplexity:
     """
 
     name = 'perplexity'
+    writes = False
 
     def __init__(self, context: Context) -> None:
         self.config = context.config

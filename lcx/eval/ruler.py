@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from lcx.data.announce import announce
 from lcx.data.ruler import RULER, Sample, samples
-from lcx.data.ruler.made import PROMPT
 from lcx.data.tokenizers import Tokenizer
 from lcx.data.tokens import Tokens
 from lcx.errors import ConfigError, unknown
-from lcx.eval.api import Context, digest
+from lcx.eval.api import Context, Generate, digest
 from lcx.types import Row, Tree
-
-# (params, prompts, n) -> for each prompt, ids int32 [T], the n or fewer ids that the model would write after it.
-Generate = Callable[[Tree, Sequence[np.ndarray], int], Sequence[np.ndarray]]
 
 # Llama-2-7B-chat at 4096 tokens, over all tasks: what RULER calls a satisfactory score.
 THRESHOLD = 0.856
@@ -66,6 +62,7 @@ class Ruler:
     """
 
     name = 'ruler'
+    writes = True
 
     def __init__(
         self,
@@ -79,7 +76,7 @@ class Ruler:
     ) -> None:
         for task in tasks:
             if task not in RULER:
-                raise ConfigError(unknown('tasks', task, RULER))
+                raise ConfigError(unknown('eval.ruler.tasks', task, RULER))
         self.tokenizer, self.draw, self.count, self.tokens = tokenizer, draw, count, tokens
         self.cells = [(length, task) for length in lengths for task in tasks]
         for length, task in self.cells:
@@ -114,20 +111,24 @@ class Ruler:
         return _CONTROL.sub('\n', text.strip()).strip()
 
 
-def make_ruler(
-    context: Context,
-    tasks: Sequence[str],
-    *,
-    files: Mapping[str, str] | None = None,
-    template: str = PROMPT,
-    cache: Path | None = None,
-) -> Ruler:
-    """The evaluator of ``eval.lengths`` and ``eval.samples``; needles are hidden in the text that is evaluated.
+def make_ruler(context: Context) -> Ruler:
+    """The evaluator of ``eval.ruler`` at ``eval.lengths``; needles are hidden in the text that is evaluated.
 
-    ``files`` are the data sets of qa_1 and qa_2, by task; the rest is as in :func:`lcx.data.ruler.samples`.
+    Where no tasks are named, those are left out, with a word, whose data are not there.
+
+    Raises:
+      ConfigError: an unknown task, or what :func:`lcx.data.ruler.samples` refuses.
+      DataError: a task that is named lacks its text or file, or a length is too short for it.
     """
-    config, files = context.config, files or {}
+    config, given = context.config, context.config.ruler
     text = None if context.tokens is None else text_of(context.tokens, context.tokenizer)
+    files = {'qa_1': given.squad, 'qa_2': given.hotpotqa}
+    there = {'text': text is not None, None: True}
+    missing = [name for name, task in RULER.items() if not there.get(task.needs, files.get(name) is not None)]
+    if missing and not given.tasks:
+        announce(
+            f'ruler: without {", ".join(missing)}, whose data are not there (eval.ruler.squad, eval.ruler.hotpotqa).'
+        )
 
     def draw(task: str, length: int, count: int) -> list[Sample]:
         return samples(
@@ -138,14 +139,14 @@ def make_ruler(
             seed=context.seed,
             text=text,
             file=files.get(task),
-            template=template,
-            cache=cache if count > 1 else None,
+            template=given.template,
+            cache=context.directory if count > 1 else None,
         )
 
     return Ruler(
         context.tokenizer,
         draw,
-        tasks=tasks,
+        tasks=given.tasks or [name for name in RULER if name not in missing],
         lengths=config.lengths,
         count=config.samples,
         tokens=config.tokens,

@@ -22,6 +22,8 @@ class TaskAccuracy:
     ``text`` is a digest of the inputs.
     """
 
+    writes = False
+
     def __init__(self, context: Context, task: Task) -> None:
         self.config, self.task, self.name = context.config, task, task.name
         self.batches = [

@@ -23,6 +23,7 @@ class WindowPerplexity:
     """
 
     name = 'window_perplexity'
+    writes = False
 
     def __init__(self, context: Context) -> None:
         self.config = context.config

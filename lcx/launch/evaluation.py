@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from lcx.config import plain
 from lcx.data.tasks import TASKS
 from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
-from lcx.eval import EVALUATORS, Apply, Context
+from lcx.eval import EVALUATORS, Apply, Context, Generate
 from lcx.generate import reading
+from lcx.generate.loop import generate
 from lcx.generate.policies import Room, held_bytes, make_policy
 from lcx.launch.experiment import ExperimentConfig
 from lcx.models import ModelConfig, Scores, score
@@ -49,6 +50,7 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
         tokenizer,
         config.seed,
         None if task is None else TASKS[task](tokenizer),
+        Path(config.data.directory).expanduser() / 'ruler',
     )
     evaluators = [EVALUATORS[name](context) for name in config.eval.run]
     console = Console(stderr=True)
@@ -68,6 +70,18 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
 
         program = jax.jit(apply, static_argnums=2)
         return lambda params, batch: program(params, batch, tokens_after(batch) if config.eval.cached else 0)
+
+    def write_of(model: ModelConfig) -> Generate:
+        def write(params: Tree, prompts: Sequence[np.ndarray], new: int) -> list[np.ndarray]:
+            """As ``config.generate`` says, until the document ends."""
+            options = {
+                'sampling': config.generate.sampling,
+                'chunk': config.generate.chunk,
+                'seed': config.seed,
+            }
+            return generate(model, params, prompts, new=new, cache=config.cache, eos=tokenizer.eos, **options)
+
+        return write
 
     def evaluate(params: Tree, model: ModelConfig, step: int) -> None:
         common = {
@@ -89,7 +103,8 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
             done = [row for row in read_jsonl(path) if row.get('of') == common['of']]
             for evaluator in evaluators:
                 since = time.monotonic()
-                for row in evaluator.run(renewing_peak(apply_of(model)), params, done):
+                given = write_of(model) if evaluator.writes else renewing_peak(apply_of(model))
+                for row in evaluator.run(given, params, done):
                     now = time.monotonic()
                     own = {'factor': factor(model, row['length']), **caches.get(row['length'], {})}
                     row = {**common, **own, **row, 'seconds': now - since}
@@ -180,9 +195,8 @@ def line(row: dict[str, Any]) -> str:
         where = f'positions {row["bucket_start"]}-{row["bucket_end"]}'
     if 'window' in row:
         where += f', window {row["window"]}'
-    if 'sample' in row:
-        where += f', depth {row["depth"]:g}, sample {row["sample"]}'
+    where += ''.join(f', {name} {row[name]}' for name in ('task', 'depth', 'sample') if name in row)
     if any(name in row for name in SINGLE):
-        shown = ('nats', 'last_nats', 'accuracy', 'answer_bits')
+        shown = ('nats', 'last_nats', 'accuracy', 'answer_bits', 'score')
         numbers = [f'{name} {row[name]:.3f}' for name in shown if name in row]
     return f'{row["label"]}: {row["evaluator"]}, {where}: {", ".join(numbers)} ({row["seconds"]:.1f} s)'

@@ -10,7 +10,7 @@ import pytest
 from lcx.data.tasks import Copy
 from lcx.data.tokenizers import Bytes
 from lcx.errors import ConfigError
-from lcx.eval import EVALUATORS, Context, EvalConfig
+from lcx.eval import EVALUATORS, Context, EvalConfig, RulerConfig
 from lcx.eval.api import mean, scored, whole_rows
 from lcx.models import LayerKind, ModelConfig, init, score
 
@@ -106,8 +106,9 @@ def test_errors_name_the_field(fields, message):
 
 
 def test_evaluators_have_the_name_of_what_they_measure():
-    context = Context(dataclasses.replace(GOOD, lengths=(128,)), None, Bytes(), seed=0, task=Copy(Bytes()))
+    config = dataclasses.replace(GOOD, lengths=(4096,), ruler=RulerConfig(tasks=('vt',)))
+    context = Context(config, None, Bytes(), seed=0, task=Copy(Bytes()))
     text = {name for name in EVALUATORS if isinstance(EVALUATORS[name], type)}
     assert {name: EVALUATORS[name].name for name in text} == {name: name for name in text}
     made = {name: EVALUATORS[name](context).name for name in EVALUATORS if name not in text}
-    assert made == {'passkey': 'passkey', 'task': 'copy'}
+    assert made == {'passkey': 'passkey', 'task': 'copy', 'ruler': 'ruler'}

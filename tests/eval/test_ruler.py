@@ -11,7 +11,7 @@ from lcx.data import tokens
 from lcx.data.ruler import RULER, samples
 from lcx.data.tokenizers import Bytes
 from lcx.errors import ConfigError, DataError
-from lcx.eval import Context, EvalConfig
+from lcx.eval import Context, EvalConfig, RulerConfig
 from lcx.eval.api import digest
 from lcx.eval.ruler import THRESHOLD, Ruler, effective_length, make_ruler, string_match_all, string_match_part
 from tests.data.ruler_solvers import SOLVERS, story, write_hotpotqa, write_squad
@@ -72,8 +72,22 @@ def reader(answer=' '.join, shapes=None):
     return generate
 
 
+def ruler(context, tasks=(), files=None):
+    """The evaluator as its fields make it."""
+    files = files or {}
+    own = RulerConfig(tuple(tasks), files.get('qa_1'), files.get('qa_2'))
+    return make_ruler(context._replace(config=dataclasses.replace(context.config, ruler=own)))
+
+
+def test_tasks_without_data_are_left_out_with_a_word(context, capsys):
+    config = dataclasses.replace(CONFIG, lengths=(16384,))
+    evaluator = ruler(context._replace(config=config))
+    assert {task for _, task in evaluator.cells} == set(RULER) - {'qa_1', 'qa_2'}
+    assert 'without qa_1, qa_2, whose data are not there' in capsys.readouterr().err
+
+
 def test_who_reads_the_prompts_is_always_right(context, files, tmp_path):
-    evaluator = make_ruler(context, WITHOUT_CWE, files=files, cache=tmp_path)
+    evaluator = ruler(context._replace(directory=tmp_path), WITHOUT_CWE, files)
     shapes = []
     rows = list(evaluator.run(reader(shapes=shapes), 'params'))
     cells = [(row['length'], row['task'], row['sample']) for row in rows]
@@ -95,13 +109,13 @@ def test_who_reads_the_prompts_is_always_right(context, files, tmp_path):
 
 def test_common_words_too(context):
     config = dataclasses.replace(CONFIG, lengths=(16384,), samples=2)
-    rows = list(make_ruler(context._replace(config=config), ['cwe']).run(reader(', '.join), 'params'))
+    rows = list(ruler(context._replace(config=config), ['cwe']).run(reader(', '.join), 'params'))
     assert [row['score'] for row in rows] == [1.0, 1.0]
 
 
 def test_half_an_answer_is_half_right_where_all_count(context, files):
     tasks = ['niah_multivalue', 'niah_multiquery', 'fwe', 'qa_1']
-    evaluator = make_ruler(context, tasks, files=files)
+    evaluator = ruler(context, tasks, files)
     half = {r['task']: r['score'] for r in evaluator.run(reader(lambda found: ' '.join(found[:2])), 'params')}
     assert half == {'niah_multivalue': 0.5, 'niah_multiquery': 0.5, 'fwe': pytest.approx(2 / 3), 'qa_1': 1.0}
     shouted = list(evaluator.run(reader(lambda found: '\n\t'.join(found).upper()), 'params'))
@@ -112,7 +126,7 @@ def test_half_an_answer_is_half_right_where_all_count(context, files):
 
 def test_finished_samples_are_left_out(context):
     tasks = ['niah_single_2', 'vt']
-    evaluator = make_ruler(context, tasks)
+    evaluator = ruler(context, tasks)
     rows = list(evaluator.run(reader(), 'params'))
     done = [*rows[:2], *rows[4:7], {**rows[8], 'text': 'another'}, {**rows[9], 'evaluator': 'needle'}]
     shapes = []
@@ -125,12 +139,12 @@ def test_finished_samples_are_left_out(context):
 
 def test_what_cannot_be_drawn_shows_before_a_model_runs(context):
     with pytest.raises(DataError, match='qa_1 needs a file'):
-        make_ruler(context, ['vt', 'qa_1'])
+        ruler(context, ['vt', 'qa_1'])
     with pytest.raises(DataError, match='niah_single_2 needs a text'):
-        make_ruler(context._replace(tokens=None), ['niah_single_2'])
+        ruler(context._replace(tokens=None), ['niah_single_2'])
     with pytest.raises(DataError, match='cwe: length 4096 is too short'):
-        make_ruler(context, ['cwe'])
-    with pytest.raises(ConfigError, match=r"tasks: unknown 'niah'\. "):
+        ruler(context, ['cwe'])
+    with pytest.raises(ConfigError, match=r"eval\.ruler\.tasks: unknown 'niah'\. "):
         Ruler(BYTES, None, tasks=['niah'], lengths=(1,), count=1, tokens=1)
 
 
