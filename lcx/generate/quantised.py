@@ -211,12 +211,12 @@ def quantise(x: Array, real: Array | bool, bits: int, axis: int) -> tuple[Array,
     return jnp.where(real, jnp.clip(codes, 0, levels), 0).astype(jnp.uint8), scale, zero
 
 
-def number(bits: Int[Array, '...']) -> Float[Array, '...']:
+def number(bits: Array) -> Array:
     """What the bits of a bfloat16 say, in fp32. As bfloat16, whole arrays are converted by the compilers of CPUs."""
     return jax.lax.bitcast_convert_type(bits.astype(jnp.uint32) << 16, jnp.float32)
 
 
-def _rounded_down(x: Float[Array, '...']) -> Int[Array, '...']:
+def _rounded_down(x: Array) -> Array:
     """The bits of the greatest bfloat16 that is not above ``x``."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     return (jnp.where(bits >> 31 == 1, bits + 0xFFFF, bits) >> 16).astype(jnp.uint16)

@@ -167,7 +167,7 @@ def test_padding_is_not_counted_whatever_it_holds():
 
 
 def test_half_precision_is_read_as_it_was_written():
-    _, keys = read_in((20, 9, 1), dtype=jnp.bfloat16)
+    _, keys = read_in((29, 1), dtype=jnp.bfloat16)
     newest = TEXT[0].swapaxes(1, 2)[:, :, 24:].astype(jnp.bfloat16)
     assert keys.k.dtype == keys.v.dtype == jnp.bfloat16
     np.testing.assert_array_equal(keys.k[:, :, 24:30], newest)
@@ -198,17 +198,11 @@ MODELS = {
 
 @pytest.mark.parametrize('name', MODELS)
 def test_a_text_within_the_residual_is_read_exactly_and_eight_bits_are_close(name):
-    """Pieces of 8: the third one is the first to read what is quantised."""
-    pieces, store = (8, 8, 8), Quantised(T, bits=8, group=4, residual=9)
+    """What follows the first 16 tokens reads some that are quantised."""
+    pieces, store = (8, 8, *([1] * 8 if name == 'rope' else [8])), Quantised(T, bits=8, group=4, residual=9)
     found, expected = (through(MODELS[name], store, pieces) for store in (store, Ring(T)))
     np.testing.assert_allclose(found[:, :16], expected[:, :16], atol=2e-5)
     assert 1e-5 < np.abs(found - expected).max() < 0.05
-
-
-def test_single_tokens_within_the_residual_are_read_exactly():
-    model, pieces = MODELS['rope'], (22, 1, 1)
-    found, expected = (through(model, store, pieces) for store in (Quantised(T, 8, 4, residual=T), Ring(T)))
-    np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 SMOLLM2 = ModelConfig(
@@ -229,7 +223,7 @@ SMOLLM2 = ModelConfig(
     [
         (8, 'bfloat16', 128, 0.546),
         (4, 'bfloat16', 128, 0.295),
-        (2, 'bfloat16', 128, 0.170),
+        (2, 'bfloat16', 128, 0.169),
         (8, 'float32', 64, 0.550),
         (4, 'float32', 64, 0.299),
         (4, 'float32', 128, 0.307),
@@ -248,10 +242,10 @@ def test_bytes_are_this_share_of_a_full_cache_in_bfloat16(bits, dtype, residual,
     assert share - 0.001 < found <= share
 
 
-@pytest.mark.parametrize('tokens', [1, 16])
+@pytest.mark.parametrize('tokens', [1, 4])
 def test_pieces_are_written_in_place_and_dequantised_block_by_block(tokens):
     model = changed(layers=4)
-    policy = make_policy({'name': 'quantised'}, Room(prompt=2**16, new=0, chunk=16))
+    policy = make_policy({'name': 'quantised'}, Room(prompt=2**16, new=0, chunk=4))
     caches = jax.eval_shape(lambda: policy.caches(model, batch=1))
     decoder = Decoder(model)
     step = jax.jit(lambda p, c, *x: decoder.apply({'params': p}, *x, c), donate_argnums=1)
