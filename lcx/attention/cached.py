@@ -25,7 +25,7 @@ from lcx.types import Array, Float, Int, Tree, Where
 
 QUERIES = 512  # in a block of queries
 SCORES = 512 * 512  # of one head that exist at one time, at most
-LARGEST = 8192  # tokens in a block of keys, for however few queries
+LARGEST = 8192  # tokens in a block of keys, unless a cache says otherwise
 
 
 class Keys(NamedTuple):
@@ -43,6 +43,7 @@ class Blocks(NamedTuple):
     read: Callable[[Array, int], Keys]
     slots: int
     used: Int[Array, '']  # slots that may hold a token: the first ones
+    largest: int = LARGEST  # tokens in a block, for however few queries
 
 
 class Side(NamedTuple):
@@ -106,9 +107,9 @@ class Query(NamedTuple):
         return jax.lax.map(one, jax.tree.map(cut, ([side.q for side in self.sides], self.pos, self.seg, xs)))
 
 
-def block_size(queries: int, slots: int) -> int:
+def block_size(queries: int, cache: Blocks) -> int:
     """Slots in a block: few for many queries, whose scores should stay in a core's cache."""
-    return min(slots, LARGEST, max(1, SCORES // queries))
+    return min(cache.slots, cache.largest, max(1, SCORES // queries))
 
 
 def attend(query: Query, cache: Blocks) -> tuple[Float[Array, 'B T N H'], Float[Array, 'B T N']]:
@@ -119,7 +120,7 @@ def attend(query: Query, cache: Blocks) -> tuple[Float[Array, 'B T N H'], Float[
 
 
 def _attend(query: Query, cache: Blocks) -> tuple[Array, Array]:
-    (b, t, n, h), size = query.sides[0].q.shape, block_size(query.pos.shape[1], cache.slots)
+    (b, t, n, h), size = query.sides[0].q.shape, block_size(query.pos.shape[1], cache)
     kv = _key_heads(cache, size)
     sides = query.scaled(kv)
 
@@ -147,7 +148,7 @@ def received(
 
 
 def _received(query: Query, lse: Array, cache: Blocks, weigh: Callable) -> Float[Array, 'B K S']:
-    size = block_size(query.pos.shape[1], cache.slots)
+    size = block_size(query.pos.shape[1], cache)
     kv = _key_heads(cache, size)
     sides, lse = query.scaled(kv), query.rows(lse, kv)
 

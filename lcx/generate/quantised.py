@@ -25,15 +25,15 @@ from lcx.attention.cached import Blocks, Keys, window_of
 from lcx.models.cache import Entry, Received, Shape
 from lcx.types import PADDING, Array, Float, Int
 
-LARGEST = 1024  # tokens in a block: what a core's cache holds of one layer's, dequantised
+LARGEST = 2048  # tokens in a block: dequantised, they should stay in a core's cache
 
 
 class Packed(NamedTuple):
     """Groups of tokens, n of g each; a byte holds the codes of p tokens that lie g / p apart, the first one lowest."""
 
     codes: Int[Array, 'L B K n g/p H']
-    scale: Float[Array, 'L B K n ...']  # keys: '1 H', values: 'g c' for c groups of channels
-    zero: Float[Array, 'L B K n ...']
+    scale: Int[Array, 'L B K n ...']  # keys: '1 H', values: 'g c' for c groups of channels
+    zero: Int[Array, 'L B K n ...']
 
 
 class Held(NamedTuple):
@@ -41,15 +41,14 @@ class Held(NamedTuple):
 
     keys: Packed
     values: Packed
-    k: Float[Array, 'L B K R H']  # the newest tokens, from the first one that is not quantised
+    k: Float[Array, 'L B K R H']  # the newest tokens, a ring: that of slot i lies at i mod R
     v: Float[Array, 'L B K R H']
     pos: Int[Array, 'B S']
     seg: Int[Array, 'B S']
     start: Int[Array, '']  # tokens before this piece
     next: Int[Array, '']
-    piece: (
-        tuple | None
-    )  # while a layer reads several new tokens: of keys and of values, k before and they, 'B K T H'
+    # While a layer reads several new tokens: k as it was, 'B K R H', and they, 'B K T H'; the same of v.
+    piece: tuple | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Quantised:
 
         def packed(*of_group: int) -> Packed:
             codes = jnp.zeros((layers, b, kv, n, g * self.bits // 8, h), jnp.uint8)
-            scale, zero = (jnp.zeros((layers, b, kv, n, *of_group), jnp.bfloat16) for _ in range(2))
+            scale, zero = (jnp.zeros((layers, b, kv, n, *of_group), jnp.uint16) for _ in range(2))
             return Packed(codes, scale, zero)
 
         k, v = (jnp.zeros((layers, b, kv, self.newest, h), dtype) for _ in range(2))
@@ -117,7 +116,9 @@ class Quantised:
             return jax.lax.fori_loop(0, due, move, state._replace(k=k, v=v))
         before = [jnp.roll(_layer(x, layer), -done, axis=2) for x in (state.k, state.v)]
         line = [
-            _within(x, jnp.pad(old, [(0, 0), (0, 0), (0, x.shape[2]), (0, 0)]), state.start - done)
+            _within(
+                x, jnp.pad(old, [(0, 0), (0, 0), (0, x.shape[2] + self.group), (0, 0)]), state.start - done
+            )
             for old, x in zip(before, fresh)
         ]
         after = done + due * self.group
@@ -131,11 +132,10 @@ class Quantised:
     def blocks(self, state: Held, layer: Array) -> Blocks:
         if state.piece is None:
             first = self.quantised(state.next)
-            slots = first + (jnp.arange(0, self.newest, self.group) - first) % self.newest
-            groups = ((_layer(x, layer), slots) for x in (state.k, state.v))
+            groups = range(0, self.newest, self.group)  # where they lie, as in a ring
             newest = [
-                [(x[:, :, i * self.group :][:, :, : self.group], slots[i]) for i in range(len(slots))]
-                for x, slots in groups
+                [(x[:, :, i : i + self.group], first + (i - first) % self.newest) for i in groups]
+                for x in (_layer(state.k, layer), _layer(state.v, layer))
             ]
         else:
             first = self.quantised(state.start)
@@ -145,14 +145,14 @@ class Quantised:
             start, unread = window_of(j, size, self.slots)
             lay, found = _within if size == self.slots else _over, []
             for packed, parts in zip((state.keys, state.values), newest):
-                block = self._dequantised(packed, layer, start, size, state.k.dtype)
+                block = self._dequantised(packed, layer, start, size)
                 for x, slot in parts:
-                    block = lay(x, block, slot - start)
-                found.append(block)
+                    block = lay(x.astype(jnp.float32), block, slot - start)
+                found.append(block.astype(state.k.dtype))
             pos, seg = (jax.lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in (state.pos, state.seg))
             return Keys(*found, pos, jnp.where(unread, seg, PADDING))
 
-        return Blocks(read, self.slots, state.next)
+        return Blocks(read, self.slots, state.next, LARGEST)
 
     def positions(self, state: Held) -> Int[Array, 'B S']:
         return state.pos
@@ -169,17 +169,15 @@ class Quantised:
         )
         b, kv, g, h = v.shape
         keys = quantise(k, (seg != PADDING)[:, None, :, None], self.bits, axis=2)
-        *values, scale, zero = quantise(v.reshape(b, kv, g, -1, math.gcd(g, h)), True, self.bits, axis=-1)
-        values = values[0].reshape(v.shape), scale[..., 0], zero[..., 0]
+        codes, scale, zero = quantise(v.reshape(b, kv, g, -1, math.gcd(g, h)), True, self.bits, axis=-1)
+        values = codes.reshape(v.shape), scale[..., 0], zero[..., 0]
         keys, values = ((pack(codes, self.bits), *rest) for codes, *rest in (keys, values))
         return state._replace(
             keys=Packed(*map(put, state.keys, keys)), values=Packed(*map(put, state.values, values))
         )
 
-    def _dequantised(
-        self, packed: Packed, layer: Array, start: Array, size: int, dtype: jnp.dtype
-    ) -> Float[Array, 'B K size H']:
-        """Slots ``start`` to ``start + size`` of one layer, those of whole groups where they do not divide it."""
+    def _dequantised(self, packed: Packed, layer: Array, start: Array, size: int) -> Float[Array, 'B K S H']:
+        """``size`` slots of one layer, in fp32. A size of whole groups begins with one."""
         g, n = self.group, self.slots // self.group
         count = size // g if size % g == 0 else min(n, -(-size // g) + 1)
         first = jnp.minimum(start // g, n - count)
@@ -192,15 +190,13 @@ class Quantised:
         codes = unpack(codes, self.bits)
         b, kv, _, _, h = codes.shape
         c = scale.shape[-1]
-        by_scale = (codes.shape[:-1] + (c, h // c)), (scale.shape + (1,))
-        x = codes.reshape(by_scale[0]).astype(jnp.float32)
-        x = x * scale.reshape(by_scale[1]).astype(jnp.float32) + zero.reshape(by_scale[1]).astype(jnp.float32)
-        x = x.reshape(b, kv, count * g, h).astype(dtype)
-        return x if size % g == 0 else jax.lax.dynamic_slice_in_dim(x, start - first * g, size, axis=2)
+        x = codes.reshape(*codes.shape[:-1], c, h // c) * number(scale)[..., None] + number(zero)[..., None]
+        x = x.reshape(b, kv, count * g, h)
+        return x if size % g == 0 else _cut(x, start - first * g, size)
 
 
 def quantise(x: Array, real: Array | bool, bits: int, axis: int) -> tuple[Array, Array, Array]:
-    """``(codes uint8, scale, zero)``, the latter in bfloat16 and of length 1 on ``axis``, whose numbers share them.
+    """``(codes uint8, scale, zero)``: the latter for :func:`number`, of length 1 on ``axis``, whose numbers share them.
 
     Only numbers that are ``real`` count; the others have code 0.
     """
@@ -209,17 +205,21 @@ def quantise(x: Array, real: Array | bool, bits: int, axis: int) -> tuple[Array,
     high = jnp.max(jnp.where(real, x, -jnp.inf), axis=axis, keepdims=True)
     low, high = (jnp.where(low <= high, end, 0) for end in (low, high))  # none is real
     zero = _rounded_down(low)
-    scale = -_rounded_down((zero - high) / levels)
-    codes = jnp.round((x - zero) / jnp.where(scale > 0, scale, 1))
-    codes = jnp.where(real, jnp.clip(codes, 0, levels), 0).astype(jnp.uint8)
-    return codes, scale.astype(jnp.bfloat16), zero.astype(jnp.bfloat16)
+    negative = _rounded_down((number(zero) - high) / levels)
+    scale = jnp.where(number(negative) < 0, negative ^ 0x8000, 0).astype(jnp.uint16)
+    codes = jnp.round((x - number(zero)) / jnp.where(scale > 0, number(scale), 1))
+    return jnp.where(real, jnp.clip(codes, 0, levels), 0).astype(jnp.uint8), scale, zero
+
+
+def number(bits: Array) -> Array:
+    """What the bits of a bfloat16 say, in fp32. As bfloat16, whole arrays are converted by the compilers of CPUs."""
+    return jax.lax.bitcast_convert_type(bits.astype(jnp.uint32) << 16, jnp.float32)
 
 
 def _rounded_down(x: Array) -> Array:
-    """The greatest bfloat16 that is not above ``x``, as fp32. By bits: compilers leave out casts there and back."""
+    """The bits of the greatest bfloat16 that is not above ``x``."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
-    away = jnp.where(bits >> 31 == 1, bits + 0xFFFF, bits) & jnp.uint32(0xFFFF0000)
-    return jax.lax.bitcast_convert_type(away, jnp.float32)
+    return (jnp.where(bits >> 31 == 1, bits + 0xFFFF, bits) >> 16).astype(jnp.uint16)
 
 
 def pack(codes: Int[Array, '... g H'], bits: int) -> Int[Array, '... g/p H']:

@@ -57,7 +57,8 @@ def remembered(memory: Memory, new: Entry) -> tuple[Cache, Keys]:
     """The cache with new tokens, and all that this layer holds then.
 
     Raises:
-      ConfigError: heads keep tokens of their own, among which counting has no order in common.
+      ConfigError: heads keep tokens of their own, among which counting has no order in common; the cache asks what
+        tokens receive.
     """
     cache = memory.cache.write(memory.layer, new)
     held = cache.store.blocks(cache.state, memory.layer)
@@ -66,7 +67,11 @@ def remembered(memory: Memory, new: Entry) -> tuple[Cache, Keys]:
         raise ConfigError(
             "cache: heads that keep tokens of their own cannot be counted by 'cope'; use 'full'."
         )
-    return cache, keys
+    return cache.settle(memory.layer, new, _unknown), keys
+
+
+def _unknown(weigh: Callable, last: int | None) -> Array:
+    raise ConfigError("cache: 'cope' does not tell what tokens receive; use 'full'.")
 
 
 def cope(*, kind: LayerKind, position: Options, softcap: float | None, positions: int = 64) -> Callable:
