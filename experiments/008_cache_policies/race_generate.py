@@ -1,6 +1,7 @@
 """Continuing a long text with one model: lcx and transformers in turns, each in a process of its own.
 
-    python experiments/008_cache_policies/race_generate.py --model=models/smollm2 --lengths=1024,8192 --torch_python=FILE
+    python experiments/008_cache_policies/race_generate.py --model=models/smollm2 --lengths=1024,8192 \
+        --torch_python=FILE
 
 Needs torch and transformers beside lcx, or another Python that has them: ``--torch_python=FILE``. All read the same
 random tokens in fp32 and write ``--new`` tokens greedily, with no end. transformers reads the prompt at once with
