@@ -1,4 +1,4 @@
-"""Continuing a long text with one model: lcx and transformers in turns, each in a process of its own.
+r"""Continuing a long text with one model: lcx and transformers in turns, each in a process of its own.
 
     python experiments/008_cache_policies/race_generate.py --model=models/smollm2 --lengths=1024,8192 \
         --torch_python=FILE

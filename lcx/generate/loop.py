@@ -164,12 +164,9 @@ class State(NamedTuple):
 
 def begin(plan: Plan, prompt: Prompt) -> Reading:
     """Empty caches that know where the prompt ends."""
-    at = plan.room.prompt - 1
-    newest = jnp.asarray(prompt.positions)[:, at]
-    aware = lambda cache: dataclasses.replace(cache, newest=newest + 0)  # noqa: E731  of its own each: donated
-    caches = Caches(*(tuple(map(aware, part)) for part in plan.caches(len(newest))))
+    newest = prompt.positions[:, plan.room.prompt - 1]
     shape = len(newest), plan.model.width
-    return Reading(caches, jnp.zeros(shape, DTYPES[plan.model.dtype]))
+    return Reading(plan.caches(len(newest)).until(newest), jnp.zeros(shape, DTYPES[plan.model.dtype]))
 
 
 def read(
