@@ -73,13 +73,15 @@ class Ring:
 
         def put(held: Array, x: Float[Array, 'B T K H']) -> Array:
             x = x.swapaxes(1, 2).astype(held.dtype)
-            held = jax.lax.dynamic_update_slice(held, x[None], (layer, 0, 0, state.start, 0))
-            if not self.first:
-                return held
-            before = jax.lax.dynamic_index_in_dim(held, layer, keepdims=False)[:, :, : self.first]
-            ours = jnp.take_along_axis(x, index[:, None, :, None], axis=2)
-            ours = jnp.where(found[:, None, :, None], ours, before)
-            return jax.lax.dynamic_update_slice(held, ours[None], (layer, 0, 0, 0, 0))
+            if self.first:
+                shape = (1, *x.shape[:2], self.first, x.shape[-1])
+                before = jax.lax.dynamic_slice(held, (layer, 0, 0, 0, 0), shape)
+                ours = jnp.take_along_axis(x, index[:, None, :, None], axis=2)
+                ours = jnp.where(found[:, None, :, None], ours, before[0])
+                # Read before anything is written: else the whole of it would be copied to keep what was there.
+                held, ours = jax.lax.optimization_barrier((held, ours))
+                held = jax.lax.dynamic_update_slice(held, ours[None], (layer, 0, 0, 0, 0))
+            return jax.lax.dynamic_update_slice(held, x[None], (layer, 0, 0, state.start, 0))
 
         return state._replace(k=put(state.k, new.k), v=put(state.v, new.v))
 

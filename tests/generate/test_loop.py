@@ -198,9 +198,10 @@ def test_one_program_inside_a_bucket():
     assert written._cache_size() == before + 2
 
 
-def test_caches_are_written_in_place():
+@pytest.mark.parametrize('cache', [{'name': 'full'}, {'name': 'streaming', 'window': 2**18 - 100}], ids=str)
+def test_caches_are_written_in_place(cache):
     prompt = [np.zeros(2**18, np.int32)]
-    plan = Plan.of(LAYERS, prompt, new=2, chunk=16)
+    plan = Plan.of(LAYERS, prompt, new=2, chunk=16, cache=cache)
     prompt, params = plan.prompt(prompt, 0), parameters(LAYERS)
     reading = jax.eval_shape(functools.partial(begin, plan), prompt)
     state = jax.eval_shape(functools.partial(settle, plan), params, prompt, *reading)
