@@ -1,9 +1,9 @@
 """What chosen heads attend to in one text: a picture of their probabilities, and sums over all of its queries.
 
-The text is read in pieces through a cache that holds all of it (:class:`Probe`), and after each piece the probabilities
-of its queries are made once more, a block of keys at a time, from queries and keys as the layer turned them: with rule,
-regions, bias and softcap. What is kept of a head is a picture of at most CELLS x CELLS numbers, a mean over the pairs of
-query and key in each cell, and a few sums; T x T probabilities never exist.
+The text is read in pieces through a cache that holds all of it (:class:`Probe`), and after each piece the
+probabilities of its queries are made once more, a block of keys at a time, from queries and keys as the layer turned
+them: with rule, regions, bias and softcap. What is kept of a head is a picture of at most CELLS x CELLS numbers, means
+over the pairs of query and key in each cell, and a few sums; T x T probabilities never exist.
 
     mass      by distance t - s in tokens: 0, 1, 2-3, 4-7, ... up to the length; the first tokens are left out
     first     mass on the first FIRST tokens: attention sinks (arXiv:2309.17453, Xiao et al. 2023)
@@ -151,6 +151,16 @@ def edges(length: int) -> list[int]:
     return [0, *(1 << i for i in range((length - 1).bit_length() + 1))]
 
 
+def check(model: ModelConfig, layers: Sequence[int]) -> None:
+    """Raises ConfigError for a layer whose mixer has other probabilities than attention."""
+    for layer in layers:
+        mixer = model.kinds[model.depth[layer]].mixer['name']
+        if mixer != 'attention':
+            raise ConfigError(
+                f'--layers: the mixer of {layer} is {mixer!r}; only attention can be looked at.'
+            )
+
+
 def look(
     model: ModelConfig,
     params: Tree,
@@ -159,17 +169,8 @@ def look(
     layers: Sequence[int],
     heads: Sequence[int],
 ) -> dict[int, Found]:
-    """What ``heads`` of ``layers`` attend to in the text ``tokens`` at ``positions``, by layer.
-
-    Raises:
-      ConfigError: the mixer of a layer has other probabilities than attention.
-    """
-    for layer in layers:
-        mixer = model.kinds[model.depth[layer]].mixer['name']
-        if mixer != 'attention':
-            raise ConfigError(
-                f'--layers: the mixer of {layer} is {mixer!r}; only attention can be looked at.'
-            )
+    """What ``heads`` of ``layers`` attend to in ``tokens`` at ``positions``, by layer; raises as :func:`check`."""
+    check(model, layers)
     length = len(tokens)
     probe = Probe(tuple(layers), tuple(heads), length)
     fill = probe.ring.newest - length

@@ -1,6 +1,7 @@
 """What a probe finds is attention by its definition: a whole decoder in NumPy, float64, its scores by distances."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ BIASED = changed(position=Options(name='alibi'))
 MODELS = {'rope': CONFIG, 'self_extend': EXTENDED, 'hybrid': HYBRID, 'alibi': BIASED}
 LAYERS, HEADS = (1, 0), (3, 0, 2)
 
-FAR = np.arange(T)[:, None] - np.arange(T)
+distances = np.arange(T)[:, None] - np.arange(T)
 
 
 def norm(x, scale):
@@ -30,10 +31,10 @@ def norm(x, scale):
 def turned_by(name):
     """The distances that rotations are at, for every pair of query and key."""
     if name != 'self_extend':
-        return FAR
+        return distances
     t, group, window = np.arange(T), 3, 7
     grouped = (t // group + window - window // group)[:, None] - t // group
-    return np.where(FAR < window, FAR, grouped)
+    return np.where(distances < window, distances, grouped)
 
 
 def scores(name, q, k):
@@ -47,7 +48,7 @@ def scores(name, q, k):
     if name == 'hybrid':
         s = 2.0 * np.tanh(s / 2.0)
     if name == 'alibi':
-        s = s - FAR * 2.0 ** (-8 / 4 * np.arange(1, 5))[:, None, None]
+        s = s - distances * 2.0 ** (-8 / 4 * np.arange(1, 5))[:, None, None]
     return s
 
 
@@ -69,7 +70,7 @@ def by_definition(name):
         q, k, v = (
             np.einsum('td,dnh->tnh', y, block['mixer'][m]['kernel']) for m in ('query', 'key', 'value')
         )
-        hidden = (FAR < 0) | (FAR >= 6) if kind == 'local' else FAR < 0
+        hidden = (distances < 0) | (distances >= 6) if kind == 'local' else distances < 0
         s = np.where(hidden, -np.inf, scores(name, q, k))
         p = np.exp(s - s.max(axis=-1, keepdims=True))
         p /= p.sum(axis=-1, keepdims=True)
@@ -111,7 +112,10 @@ def check(name, layers, heads, cells):
         np.testing.assert_allclose(found[layer].picture, np.transpose(picture, (2, 0, 1)), atol=2e-6)
         rest = np.where(np.arange(T) < probe.FIRST, 0, p)
         bounds = probe.edges(T)
-        mass = [np.where((a <= FAR) & (FAR < b), rest, 0).sum((1, 2)) / T for a, b in zip(bounds, bounds[1:])]
+        mass = [
+            np.where((a <= distances) & (distances < b), rest, 0).sum((1, 2)) / T
+            for a, b in itertools.pairwise(bounds)
+        ]
         np.testing.assert_allclose(found[layer].mass, np.transpose(mass), atol=2e-6)
         np.testing.assert_allclose(found[layer].first, p[:, :, : probe.FIRST].sum((1, 2)) / T, atol=2e-6)
         with np.errstate(divide='ignore', invalid='ignore'):
