@@ -35,6 +35,7 @@ code { font: .88em ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: a
 nav ul { columns: 16rem; padding-left: 1.2rem; margin: .5rem 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
+td { vertical-align: top; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child, td.text, th.text { text-align: left; }
 td.long { white-space: normal; min-width: 24rem; overflow-wrap: anywhere; }
@@ -68,8 +69,9 @@ for (const table of document.querySelectorAll('table')) {
   heads.forEach((head, column) => head.querySelector('button').addEventListener('click', () => {
     const down = head.getAttribute('aria-sort') === 'ascending';
     const key = row => {
-      const text = row.cells[column].textContent, number = parseFloat(text.replace('−', '-'));
-      return { text, number, absent: text === '–' || text === 'nan' };
+      const text = row.cells[column].textContent;
+      const number = /^-?\\d+([.]\\d+)?(e[-+]?\\d+)?(?=\\s|%|$)/.test(text) ? parseFloat(text) : NaN;
+      return { text, number, absent: text === '–' || text.startsWith('nan') };
     };
     const rows = [...body.rows].map(row => [key(row), row]);
     const numeric = rows.every(([k]) => k.absent || !Number.isNaN(k.number));
@@ -85,6 +87,7 @@ for (const table of document.querySelectorAll('table')) {
 }
 """
 
+NUMBER = re.compile(r'(–|nan|-?inf|-?\d+(\.\d+)?(e[-+]?\d+)?)(\s|%|$)')  # how cells of numbers begin
 LONG = 60  # characters of a cell, beyond which it may break into lines
 
 
@@ -173,7 +176,7 @@ def _kind(column: Sequence[Cell]) -> str:
     """'' of numbers, 'text' of anything else, 'text long' where it may break."""
     if max(len(cell.text) for cell in column) > LONG:
         return 'text long'
-    return '' if all(re.match(r'[-−–\d]|nan|inf', cell.text) for cell in column) else 'text'
+    return '' if all(NUMBER.match(cell.text) for cell in column) else 'text'
 
 
 def _class(names: str) -> str:

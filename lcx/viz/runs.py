@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -138,8 +139,9 @@ def _facts(attempt: Mapping[str, Any]) -> dict[str, Any]:
     devices = attempt.get('devices')
     devices = ', '.join(f'{n} x {kind}' for kind, n in devices.items()) if isinstance(devices, dict) else None
     versions = attempt.get('versions')
+    git = attempt.get('git')
     return {
-        'git': attempt.get('git'),
+        'git': re.sub(r'^([0-9a-f]{12})[0-9a-f]+', r'\1', git) if isinstance(git, str) else None,
         'devices': devices,
         **(versions if isinstance(versions, dict) else {}),
     }
