@@ -11,7 +11,7 @@ lcx attention --init=models/smollm2 --prompt_file=book.txt --workdir=runs/yarn-h
 
 Probabilities are those of the model as configured: position method, regions, rules, bias and softcap. No T x T matrix
 is ever held: a map of a longer text has means over cells. The time grows with the square of the length. Overrides with
---config.FIELD=VALUE change the configuration of the run: model, label and seed.
+--config.FIELD=VALUE change the configuration of the run: model, label and seed; config.cache is not asked.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from absl import flags as absl_flags
 from lcx.errors import ConfigError, StorageError
 from lcx.launch import flags as shared
 from lcx.launch import origin
+from lcx.launch.generate import given
 
 if TYPE_CHECKING:
     from lcx.generate.probe import Found
@@ -41,12 +42,12 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> list[str]:
     shared.define_workdir(flags, 'Directory that figures and rows go to.')
     meaning = 'Run, by its newest checkpoint, or Hugging Face directory that is looked at.'
     words = origin.define(flags, argv, 'attention', {'init': meaning})
-    for name, meaning in (
+    for flag, meaning in (
         ('prompt', 'The text.'),
-        ('prompt_file', 'Instead, a file with it, UTF-8.'),
+        ('prompt_file', 'Instead, a file with it, UTF-8. With neither, stdin.'),
         ('layers', f'Layers, counted from 0: 0,5 or {ALL}. Default: the first, the middle one and the last.'),
     ):
-        absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
+        absl_flags.DEFINE_string(flag, None, meaning, flag_values=flags)
     absl_flags.DEFINE_string('heads', ALL, f'Query heads, counted from 0: 0,3 or {ALL}.', flag_values=flags)
     absl_flags.DEFINE_integer(
         'tokens', None, 'Only so many tokens, the first of the text.', lower_bound=1, flag_values=flags
@@ -69,7 +70,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     shared.no_arguments(arguments)
     target = origin.workdir(flags, 'runs/heads')
     source = Path(shared.required(flags, 'init', 'runs/base'))
-    text = text_of(flags)
+    name, text = given(flags)
     found = origin.find(source)
     values, model = origin.applied(found.model, flags.config)
     origin.check_tokenizer(found.path, values)
@@ -81,7 +82,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     probe.check(model, layers)
     ids = make_tokenizer(config.data.tokenizer).encode(text)[: flags.tokens]
     if len(ids) < 2:
-        raise ConfigError(f'--prompt: the text has {len(ids)} token(s); it must have at least 2.')
+        raise ConfigError(f'{name}: the text has {len(ids)} token(s); it must have at least 2.')
     positions, remap = np.arange(len(ids), dtype=np.int32), model.remap(len(ids))
     if remap is not None:  # some methods draw positions at evaluation too; the same ones every time
         positions = np.asarray(remap(jax.random.key(config.seed), positions[None], False))[0]
@@ -111,22 +112,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         for row in written[1:]:  # seconds are those since the row before
             row['seconds'] = 0.0
         write(target, written, seen, heads)
-
-
-def text_of(flags: absl_flags.FlagValues) -> str:
-    """The text. Raises ConfigError unless exactly one of --prompt and --prompt_file is given, and can be read."""
-    if (flags.prompt is None) == (flags.prompt_file is None):
-        raise ConfigError('--prompt=TEXT or --prompt_file=FILE: give one of them.')
-    if flags.prompt is not None:
-        return flags.prompt
-    try:
-        return Path(flags.prompt_file).read_text(encoding='utf-8')
-    except OSError as error:
-        raise ConfigError(
-            f'--prompt_file: {flags.prompt_file!r} cannot be read: {error.strerror}.'
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f'--prompt_file: {flags.prompt_file!r} is not UTF-8: {error.reason}.') from error
 
 
 def numbers(name: str, given: str, count: int) -> list[int]:

@@ -1,5 +1,7 @@
 """``lcx attention``: from a run and a text to figures, rows and their report; and what it refuses."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -69,11 +71,8 @@ def test_a_wrong_command_line_is_explained(trained, tmp_path, capsys, more, mess
     assert not (tmp_path / 'new').exists()
 
 
-def test_texts_that_cannot_be_read_are_named(trained, tmp_path, capsys):
-    words = ('attention', f'--init={trained}', f'--workdir={tmp_path}/new')
-    assert lcx(*words) == 2 and '--prompt=TEXT or --prompt_file=FILE' in capsys.readouterr().err
-    assert lcx(*words, f'--prompt_file={tmp_path}/none') == 2
-    assert 'cannot be read: No such file' in capsys.readouterr().err
-    (tmp_path / 'bytes').write_bytes(b'\xff\xfe')
-    assert lcx(*words, f'--prompt_file={tmp_path}/bytes') == 2
-    assert 'is not UTF-8' in capsys.readouterr().err
+def test_a_text_may_come_through_stdin(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(TEXT.encode())))
+    words = (f'--init={trained}', f'--workdir={tmp_path}/heads', '--layers=0', '--heads=0')
+    assert lcx('attention', *words) == 0
+    assert {r['length'] for r in rows(tmp_path / 'heads' / 'results.jsonl')} == {len(TEXT)}
