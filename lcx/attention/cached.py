@@ -149,20 +149,51 @@ def received(
 
 def _received(query: Query, lse: Array, cache: Blocks, weigh: Callable) -> Float[Array, 'B K S']:
     size = block_size(query.pos.shape[1], cache)
+    at = probabilities(query, lse, cache, size)
+
+    def body(j: Array, total: Array) -> Array:
+        start, _ = window_of(j, size, cache.slots)
+        before = jax.lax.dynamic_slice_in_dim(total, start, size, axis=2)
+        after = before + jnp.sum(weigh(at(j)), axis=2)
+        return jax.lax.dynamic_update_slice_in_dim(total, after, start, axis=2)
+
+    kv = _key_heads(cache, size)
+    return _for_blocks(cache, size, body, jnp.zeros((lse.shape[0], kv, cache.slots)))
+
+
+def probabilities(query: Query, lse: Float[Array, 'B T N'], cache: Blocks, size: int) -> Callable:
+    """``at(j) -> 'B K R S'``: probabilities of all queries over block ``j`` of ``size`` slots, fp32; ``lse`` as above.
+
+    Zero for what is not seen, and for slots of the last block that were in the one before.
+    """
     kv = _key_heads(cache, size)
     sides, lse = query.scaled(kv), query.rows(lse, kv)
 
-    def body(j: Array, total: Array) -> Array:
+    def at(j: Array) -> Float[Array, 'B K R S']:
         keys = cache.read(j, size)
-        p = sum(
+        return sum(
             _probabilities(query, _at(side, j, size, cache.slots), settings, lse, q, keys)
             for side, (settings, q) in zip(query.sides, sides)
         )
-        start, _ = window_of(j, size, cache.slots)
-        before = jax.lax.dynamic_slice_in_dim(total, start, size, axis=2)
-        return jax.lax.dynamic_update_slice_in_dim(total, before + jnp.sum(weigh(p), axis=2), start, axis=2)
 
-    return _for_blocks(cache, size, body, jnp.zeros((lse.shape[0], kv, cache.slots)))
+    return at
+
+
+class Received(NamedTuple):
+    """What queries have read in a cache, for whoever asks.
+
+    Called with ``(weigh, last)`` it is :func:`received` of the newest ``last`` queries, or of all for None, on average
+    over the heads that share a key head.
+    """
+
+    query: Query
+    lse: Float[Array, 'B T N']
+    cache: Blocks
+
+    def __call__(self, weigh: Callable[[Array], Array], last: int | None) -> Float[Array, 'B K S']:
+        asked = self.query.last(last)
+        total = received(asked, self.lse[:, -asked.pos.shape[1] :], self.cache, weigh)
+        return total / (self.query.heads.shape[0] // total.shape[1])
 
 
 def _key_heads(cache: Blocks, size: int) -> int:

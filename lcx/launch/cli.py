@@ -22,6 +22,7 @@ VERBS = {
     'bench': 'race attention implementations: lcx bench attention --workdir=DIR',
     'convert': 'models in and out, in the form of transformers: lcx convert --src=smollm2 --dst=DIR',
     'generate': 'continue a text: lcx generate --init=DIR --prompt=TEXT',
+    'attention': 'what heads attend to in a text: lcx attention --init=DIR --prompt=TEXT --workdir=DIR',
     'report': 'tables and figures of results: lcx report DIR...',
     'data': 'prepare and describe a data source: lcx data --config=FILE',
 }

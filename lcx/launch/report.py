@@ -1,8 +1,11 @@
 """``lcx report DIR...``: the results of many runs as tables and figures.
 
-lcx report runs                     # every run below runs/; writes runs/figures/
+lcx report runs                     # every run below runs/; writes runs/figures/, report.html and all
 lcx report runs/base runs/yarn --out=experiments/001_extension
 lcx report --positions              # the position methods: a table, and a figure of their frequencies
+
+Tables and figures are files of their own, and all of them, with what the runs are, in one page: report.html needs no
+other file and no network.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from absl import flags as absl_flags
 from lcx.errors import ConfigError, StorageError
 from lcx.launch.flags import no_arguments
 from lcx.types import Row
-from lcx.viz import bench, curves, heatmap, paired, results, tables
+from lcx.viz import attention, bench, curves, heatmap, page, paired, results, runs, tables
 from lcx.viz import positions as frequencies
 
 
@@ -27,7 +30,7 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
     absl_flags.DEFINE_string(
         'out',
         None,
-        'Directory of report.md and figures. Default: figures/ inside a single DIR, report/ here for many.',
+        'Directory of report.html, report.md and figures. Default: figures/ inside a single DIR, report/ for many.',
         flag_values=flags,
     )
     absl_flags.DEFINE_string(
@@ -63,19 +66,29 @@ def report(directories: list[str], out: str | None, reference: str | None = None
     """The verb without its flags: ``out`` at None is the default folder. Raises as the parts do."""
     paths = [Path(d) for d in directories]
     raced, rows = bench.split(results.load(paths))
+    looked, rows = attention.split(rows)
     comparisons = [*results.compare(rows), *paired.compare(paths, reference)]
-    built = [*(tables.build(c) for c in comparisons), *bench.tables(raced)]
+    built = [*(tables.build(c) for c in comparisons), *attention.tables(looked), *bench.tables(raced)]
     _print(built)
-    for evaluator in _untabled(rows, comparisons):
-        columns = ', '.join(m.column for m in results.MEASURES)
-        print(f'{evaluator}: not shown; its rows have none of the columns {columns}.')
+    columns = ', '.join(m.column for m in results.MEASURES)
+    untold = [
+        f'{evaluator}: not shown; its rows have none of the columns {columns}.'
+        for evaluator in _untabled(rows, comparisons)
+    ]
+    if untold:
+        print(*untold, sep='\n')
 
     folder = Path(out or (Path(directories[0], 'figures') if len(directories) == 1 else 'report'))
-    files: dict[str, bytes] = {}
-    by_depth = heatmap.figures(results.load(paths, keep=('depth',)))
-    for name, figure in (curves.figures(comparisons) | by_depth | bench.figures(raced)).items():
-        files |= {f'{name}.{kind}': curves.render(figure, kind) for kind in ('png', 'svg')}
-    files['report.md'] = _markdown(_command(directories, out, reference), built, files).encode()
+    drawn = curves.figures(comparisons) | heatmap.figures(results.load(paths, keep=('depth',)))
+    drawn |= attention.figures(looked) | bench.figures(raced)
+    kinds = {kind: {name: curves.render(f, kind) for name, f in drawn.items()} for kind in ('png', 'svg')}
+    files = {f'{name}.{kind}': content for kind, made in kinds.items() for name, content in made.items()}
+    command = _command(directories, out, reference)
+    files['report.md'] = _markdown(command, built, files).encode()
+    about = page.Section('Runs', runs.tables(runs.load(paths)), note=' '.join(untold))
+    files['report.html'] = page.render(
+        'Results', command, [*page.sections(built, kinds['svg']), about]
+    ).encode()
     _write(folder, files)
     print(*(f'wrote {folder / name}' for name in files), sep='\n')
 

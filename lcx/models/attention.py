@@ -85,13 +85,7 @@ def remembered(memory: Memory, new: Entry, query: cached.Query) -> tuple[Float[A
     cache = memory.cache.write(memory.layer, new)
     blocks = cache.store.blocks(cache.state, memory.layer)
     y, lse = cached.attend(query, blocks)
-
-    def received(weigh: Callable[[Array], Array], last: int | None) -> Float[Array, 'B K S']:
-        asked = query.last(last)
-        total = cached.received(asked, lse[:, -asked.pos.shape[1] :], blocks, weigh)
-        return total / (query.heads.shape[0] // new.k.shape[2])
-
-    return y, cache.settle(memory.layer, new, received)
+    return y, cache.settle(memory.layer, new, cached.Received(query, lse, blocks))
 
 
 def _sides(

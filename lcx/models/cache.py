@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from lcx.attention.cached import Blocks
+from lcx.attention.cached import Blocks, Received
 from lcx.types import PADDING, Array, Float, Int, Tree
 
 
@@ -41,11 +41,6 @@ class Entry(NamedTuple):
     v: Float[Array, 'B T K H']
     pos: Int[Array, 'B T']
     seg: Int[Array, 'B T']
-
-
-# (weigh 'B K R S' -> same, last) -> 'B K S': what each slot receives from the last queries, or from all for None; on
-# average over the heads that share it.
-Received = Callable[[Callable[[Array], Array], int | None], Array]
 
 
 class Store(Protocol):

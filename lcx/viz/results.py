@@ -26,7 +26,14 @@ FILE = 'results.jsonl'
 # Columns that tell one text of many, and the ones that count the texts of a mean.
 SINGLE = {'window': 'windows', 'sample': 'samples'}
 OF_ONE = ('depth', 'place', 'text', *SINGLE)  # a mean over texts has none of these
-WITHIN = ('bucket_start', 'bucket_end', 'depth', *SINGLE)  # what tells the rows of one length apart
+WITHIN = (
+    'bucket_start',
+    'bucket_end',
+    'layer',
+    'head',
+    'depth',
+    *SINGLE,
+)  # what tells the rows of one length apart
 
 
 class Measure(NamedTuple):

@@ -43,7 +43,7 @@ def test_report_prints_tables_and_names_the_files(runs, capsys):
     assert table in out and '\x1b' not in out
     assert 'novel: not shown; its rows have none of the columns last_bits_per_byte' in out
     folder = runs / 'figures'
-    names = {'report.md', 'perplexity.png', 'perplexity.svg'}
+    names = {'report.html', 'report.md', 'perplexity.png', 'perplexity.svg'}
     assert {p.name for p in folder.iterdir()} == names  # all-zero accuracy has no figure
     assert all(f'wrote {folder / name}\n' in out for name in names)
     text = (folder / 'report.md').read_text()
@@ -64,6 +64,17 @@ def test_depths_have_a_figure_of_their_own(runs):
     assert '![needle_by_depth](needle_by_depth.png)' in text and '| 1.00 ±0.00 |' in text
 
 
+def test_the_page_has_all_of_it_and_what_the_runs_are(runs):
+    for name in ('base', 'yarn'):
+        (runs / name / 'config.json').write_text(json.dumps({'model': {'position': name, 'width': 8}}))
+    report_on(str(runs))
+    text = (runs / 'figures' / 'report.html').read_text()
+    assert all(f'<section id="{name}">' in text for name in ('perplexity', 'passkey', 'runs'))
+    assert text.count('src="data:image/svg+xml;base64,') == 1
+    assert '>model.position</button>' in text and 'model.width' not in text
+    assert 'novel: not shown; its rows have none of the columns' in text
+
+
 def test_many_directories_write_to_report_here_or_where_asked(runs, monkeypatch):
     monkeypatch.chdir(runs)
     report_on('base', 'yarn')
@@ -74,9 +85,9 @@ def test_many_directories_write_to_report_here_or_where_asked(runs, monkeypatch)
 
 def test_second_report_replaces_the_first(runs):
     report_on(str(runs))
-    before = (runs / 'figures' / 'report.md').read_text()
+    before = {path.name: path.read_bytes() for path in (runs / 'figures').iterdir()}
     report_on(str(runs))
-    assert (runs / 'figures' / 'report.md').read_text() == before
+    assert {path.name: path.read_bytes() for path in (runs / 'figures').iterdir()} == before
 
 
 def test_errors_name_the_way_out(runs, tmp_path):
