@@ -9,9 +9,12 @@ from lcx.launch.experiment import ExperimentConfig, experiment_config, stage_mod
 from tests.running import CONFIGS, lcx, on_corpus, rows, steps
 
 FILES = sorted(path for path in CONFIGS.glob('*.py') if path.name != '__init__.py')
+EVALUATIONS = sorted(
+    path for path in CONFIGS.glob('eval/*.py') if path.name != '__init__.py'
+)  # that train nothing
 
 
-@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+@pytest.fixture(params=[*FILES, *EVALUATIONS], ids=lambda path: path.stem)
 def get_config(request):
     """The function of a configuration file."""
     spec = importlib.util.spec_from_file_location(f'config_{request.param.stem}', request.param)

@@ -257,6 +257,29 @@ def test_a_cache_that_cannot_be_is_refused_before_anything_is_scored(
     assert not path.exists() or not path.read_text()
 
 
+def test_a_model_writes_answers_which_are_scored(trained, tmp_path, capfd):
+    tasks = "--config.eval.ruler.tasks=('vt', 'niah_single_1')"
+    short = '--config.eval.lengths=(2048,)', '--config.eval.samples=1', '--config.eval.last=16'
+    words = [
+        'eval',
+        f'--init={trained}',
+        f'--workdir={tmp_path}',
+        "--config.eval.run=('ruler',)",
+        tasks,
+        *short,
+    ]
+    assert lcx(*words) == 0
+    found = rows(tmp_path / 'results.jsonl')
+    assert [(r['evaluator'], r['task'], r['sample'], r['score']) for r in found] == [
+        ('ruler', 'vt', 0, 0.0),
+        ('ruler', 'niah_single_1', 0, 0.0),  # of a model that knows nothing
+    ]
+    assert all(isinstance(r['prediction'], str) and r['seconds'] > 0 for r in found)
+    assert lcx(*words) == 0 and len(rows(tmp_path / 'results.jsonl')) == 2  # both are done
+    assert lcx(*words[:-4], "--config.eval.ruler.tasks=('vt', 'niah')", *short) == 2
+    assert "eval.ruler.tasks: unknown 'niah'" in capfd.readouterr().err
+
+
 def test_the_peak_starts_anew_with_each_length_alone(monkeypatch):
     resets, apply = [], evaluation.renewing_peak(lambda params, batch: batch)
     monkeypatch.setattr(evaluation.memory, 'reset_peak', lambda: resets.append(1))
