@@ -32,6 +32,7 @@ WITHIN = (
     'layer',
     'head',
     'depth',
+    'task',
     *SINGLE,
 )  # what tells the rows of one length apart
 
@@ -52,6 +53,12 @@ MEASURES = (
     Measure('bits_per_byte', 'Bits per byte by position in windows of {length} tokens', min),
     Measure('token_accuracy', "Share of the answers' tokens that are right", max, share=True),
     Measure('accuracy', 'Share of answers that are right', max, share=True),
+    Measure(
+        'score',
+        'RULER, {task}: share of what an answer must hold that is in what was written',
+        max,
+        share=True,
+    ),
 )
 
 
@@ -162,11 +169,24 @@ def load(directories: Sequence[Path], keep: Collection[str] = ()) -> list[Row]:
 
     ``keep`` is that of :func:`over_texts`.
     """
-    runs = {path.parent: over_texts(newest(read(path)), keep) for path in find(directories)}
+    runs = {path.parent: over_texts(by_task(newest(read(path))), keep) for path in find(directories)}
     if not any(runs.values()):
         folder = next(iter(runs))
         raise DataError(f'{folder / FILE}: no rows yet. Evaluate the run: lcx eval --workdir={folder}')
     return merge(runs)
+
+
+def by_task(rows: Sequence[Row]) -> list[Row]:
+    """Rows of an evaluator with several tasks become rows of one evaluator each, and once more of all together."""
+    found = []
+    for row in rows:
+        if 'task' not in row:
+            found.append(row)
+            continue
+        rest = {k: v for k, v in row.items() if k not in ('task', 'depth')}
+        found.append({**rest, 'sample': f'{row["task"]} {row.get("sample")}'})
+        found.append({**row, 'evaluator': f'{row["evaluator"]}_{row["task"]}'})
+    return found
 
 
 def over_texts(rows: Sequence[Row], keep: Collection[str] = ()) -> list[Row]:
@@ -259,7 +279,11 @@ def _comparison(evaluator: str, measure: Measure, rows: Sequence[Row]) -> Compar
     return Comparison(
         evaluator=evaluator,
         measure=measure,
-        title=measure.words.format(last=_either(rows, 'last'), length=_either(rows, 'length')),
+        title=measure.words.format(
+            last=_either(rows, 'last'),
+            length=_either(rows, 'length'),
+            task=_either(rows, 'task') or 'all tasks',
+        ),
         note=_note(measure, rows),
         columns=tuple(sorted({_column(row) for row in rows}, key=lambda column: column.end)),
         series=tuple(Series(label, trained[label], values) for label, values in labels.items()),

@@ -136,3 +136,17 @@ def test_compare_takes_positions_of_the_longest_windows_only():
     assert comparison.columns == ((0, 64), (64, 256))
     assert comparison.title == 'Bits per byte by position in windows of 256 tokens'
     assert comparison.note == 'lower is better'
+
+
+def test_tasks_are_compared_together_and_one_by_one(tmp_path):
+    def sample(task, number, score, **more):
+        about = {'label': 'rope', 'evaluator': 'ruler', 'length': 1024, 'text': f'{task}{number}'}
+        return {**about, 'task': task, 'sample': number, 'score': score, 'prediction': '6835271', **more}
+
+    samples = [('vt', (1.0, 0.5)), ('cwe', (0.0, 0.3))]
+    write(tmp_path / 'run', *(sample(t, i, score) for t, scores in samples for i, score in enumerate(scores)))
+    together, vt, cwe = compare(load([tmp_path]))
+    assert [c.evaluator for c in (together, vt, cwe)] == ['ruler', 'ruler_vt', 'ruler_cwe']
+    assert [c.means for c in (together, vt, cwe)] == [pytest.approx([m]) for m in (0.45, 0.75, 0.15)]
+    assert together.title.startswith('RULER, all tasks') and '4 samples' in together.note
+    assert vt.title.startswith('RULER, vt: share') and '2 samples' in vt.note
