@@ -114,7 +114,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.cache = cache()
 
     config.generate = generation = ConfigDict()
-    generation.chunk = 512  # tokens of a prompt read at one time
+    generation.chunk = 512  # tokens of a prompt read at one time; less for shorter ones
     generation.temperature = 0.0  # 0: always the most probable token
     generation.top_k = config_dict.placeholder(int)  # only the k most probable tokens
     generation.top_p = config_dict.placeholder(float)  # only the fewest tokens with this share together

@@ -3,7 +3,8 @@
     texts = generate(model, params, [ids, other_ids], new=128, cache={'name': 'streaming'}, eos=tokenizer.eos)
 
 Prompts of any length are left-padded into a bucket, the chunk times a power of two, and reading begins with the first
-chunk that holds a token: one program serves all prompts of a bucket, in a time that follows the longest of them.
+chunk that holds a token: one program serves all prompts of a bucket, in a time that follows the longest of them. For
+prompts of less than half a chunk, that is halved.
 
 A generation is of one length, bucket + new: extension methods whose factor follows the length in use take that one.
 Dynamic NTK follows the text itself; while a prompt is read, it is as long as the whole prompt.
@@ -33,7 +34,19 @@ from lcx.models.decoder import Decoder
 from lcx.types import PADDING, Array, Bool, Float, Int, Tree
 
 FULL, GREEDY = Options(name='full'), Sampling()
+SHORTEST = 64  # tokens of a chunk that are not halved
 DRAWN = 2**32 - 1  # in place of a step: the key by which a row's positions are drawn
+
+
+def piece(longest: int, chunk: int) -> int:
+    """``chunk`` tokens, halved as long as a half holds a whole prompt of ``longest`` and is no shorter than SHORTEST.
+
+    >>> piece(5, 512), piece(100, 512), piece(300, 512)
+    (64, 128, 512)
+    """
+    while chunk % 2 == 0 and chunk // 2 >= max(longest, SHORTEST):
+        chunk //= 2
+    return chunk
 
 
 def bucket(longest: int, chunk: int) -> int:
@@ -85,7 +98,9 @@ class Plan:
                 raise ConfigError(f'prompts[{number}]: empty; there is nothing to continue.')
         if chunk < 1:
             raise ConfigError(f'chunk: {chunk} must be at least 1.')
-        room = Room(bucket(max(map(len, prompts)), chunk), new, chunk)
+        longest = max(map(len, prompts))
+        chunk = piece(longest, chunk)
+        room = Room(bucket(longest, chunk), new, chunk)
         ends = () if eos is None else tuple(np.atleast_1d(np.asarray(eos, int)).tolist())
         return cls(model, room, Options(cache), sampling, ends)
 
@@ -257,8 +272,8 @@ def generate(
     """What ``model`` writes after each of ``prompts`` (ids): up to ``new`` ids int32, of which an ``eos`` is the last.
 
     ``cache`` is a policy of :mod:`lcx.generate.policies` with its options, ``chunk`` how many tokens of the prompt are
-    read at a time. Row r draws by seed, r and step, whatever the other rows are. Compiled once for each number of rows,
-    bucket of the longest prompt, and all else but the seed.
+    read at a time, at most. Row r draws by seed, r and step, whatever the other rows are. Compiled once for each number
+    of rows, bucket of the longest prompt, and all else but the seed.
 
     Raises:
       ConfigError: an empty prompt; ``new`` or ``chunk`` below 1; a prompt that the cache cannot hold; a policy that is

@@ -8,7 +8,7 @@ The prompt is --prompt, the file of --prompt_file or else stdin, as it is: nothi
 text ends at --tokens or where the model ends it. A line on stderr says how long prompt and text took, compilation not
 counted, and what the cache held. Nothing is written to disk. Overrides with --config.FIELD=VALUE change the
 configuration of the run: model, cache, generate and seed; configs/base.py explains them. Extension methods without a
-factor take that of the whole generation, for which the prompt counts as config.generate.chunk times a power of two.
+factor take that of the whole generation, for which the prompt counts as the next power of two, at least 64.
 """
 
 from __future__ import annotations

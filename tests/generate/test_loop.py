@@ -10,8 +10,8 @@ import pytest
 from lcx.config import Options
 from lcx.errors import ConfigError
 from lcx.generate import Sampling, at_step, generate, row_keys
-from lcx.generate.loop import READ, STEP, Plan, begin, bucket, programs, settle, stream, written
-from lcx.generate.policies import POLICIES, Policy, held_bytes, lossless
+from lcx.generate.loop import READ, STEP, Plan, begin, bucket, piece, programs, settle, stream, written
+from lcx.generate.policies import POLICIES, Policy, Room, held_bytes, lossless
 from lcx.models.decoder import Decoder
 from lcx.types import PADDING
 from tests.models.tiny import CONFIG, V, changed, parameters
@@ -186,6 +186,12 @@ def test_only_chunks_with_tokens_are_read():
 def test_buckets_are_powers_of_two_of_chunks():
     assert [bucket(n, 512) for n in (1, 512, 513, 1024, 1025, 5000)] == [512, 512, 1024, 1024, 2048, 8192]
     assert bucket(7, 3) == 12
+
+
+def test_for_short_prompts_chunks_are_halved():
+    assert [piece(n, 512) for n in (1, 64, 65, 256, 257, 5000)] == [64, 64, 128, 256, 512, 512]
+    assert [piece(1, n) for n in (100, 200, 204, 51)] == [100, 100, 102, 51]
+    assert Plan.of(LAYERS, [np.arange(9), np.arange(70)], new=1).room == Room(128, 1, 128)
 
 
 def test_one_program_inside_a_bucket():
