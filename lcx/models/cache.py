@@ -18,8 +18,10 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lcx.attention.cached import Blocks, Received
+from lcx.errors import ConfigError
 from lcx.types import PADDING, Array, Float, Int, Tree
 
 
@@ -112,6 +114,28 @@ class Caches(NamedTuple):
     def each(self, f: Callable[[Cache], Cache]) -> Caches:
         """``f`` of every cache."""
         return Caches(*(tuple(map(f, part)) for part in self))
+
+
+def shardings(caches: Caches, mesh: Mesh, *, batch: str | None = None, heads: str | None = None) -> Caches:
+    """How ``caches`` (arrays or shapes) lie on ``mesh``: rows over the axis ``batch``, key heads over ``heads``.
+
+    For ``jax.jit(make, out_shardings=...)``, so that no device ever holds the whole; a step keeps them where they are.
+    The arrays of stores lead with 'L B K' if they are by head, and with 'B' otherwise; scalars are everywhere.
+
+    Raises:
+      ConfigError: rows or key heads do not divide over the axis.
+    """
+
+    def one(x: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
+        names = (None, batch, heads)[: x.ndim] if x.ndim > 2 else (batch,)[: x.ndim]
+        for name, size in zip(names, x.shape):
+            if name is not None and size % mesh.shape[name]:
+                raise ConfigError(
+                    f'cache: {size} rows or key heads do not divide over {mesh.shape[name]} of {name!r}.'
+                )
+        return NamedSharding(mesh, PartitionSpec(*names))
+
+    return jax.tree.map(one, caches)
 
 
 class Memory(NamedTuple):
