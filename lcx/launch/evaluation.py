@@ -195,7 +195,9 @@ def line(row: dict[str, Any]) -> str:
         where = f'positions {row["bucket_start"]}-{row["bucket_end"]}'
     if 'window' in row:
         where += f', window {row["window"]}'
-    where += ''.join(f', {name} {row[name]}' for name in ('task', 'depth', 'sample') if name in row)
+    for name in ('task', 'depth', 'sample'):
+        if name in row:
+            where += f', {name} {row[name]:g}' if name == 'depth' else f', {name} {row[name]}'
     if any(name in row for name in SINGLE):
         shown = ('nats', 'last_nats', 'accuracy', 'answer_bits', 'score')
         numbers = [f'{name} {row[name]:.3f}' for name in shown if name in row]

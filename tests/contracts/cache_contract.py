@@ -58,7 +58,9 @@ class CacheContract:
         real = np.arange(T) >= np.array(PADDING)[:, None]
         expected = whole(model)(parameters(HYBRID), *texts)
         np.testing.assert_allclose(np.concatenate(found, axis=1)[real], expected[real], atol=2e-5)
-        assert step._cache_size() - before == len(set(PIECES))
+        assert step._cache_size() - before <= len(
+            set(PIECES)
+        )  # none, where another policy has the same caches
 
     def test_a_step_writes_in_place(self, row):
         """Besides caches and parameters it needs less memory than a copy of either of the two arrays."""
