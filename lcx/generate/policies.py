@@ -147,8 +147,7 @@ def quantised(*, room: Room, bits: int = 4, group: int = 64, residual: int = 128
     def store(reach: Reach) -> Store:
         plain = lossless(reach, room)
         bounded = reach.behind is not None and plain.newest < room.tokens
-        too_short = room.tokens < residual + group  # nothing would ever be quantised
-        return plain if bounded or too_short else Quantised(room.tokens, bits, group, residual)
+        return plain if bounded else Quantised(room.tokens, bits, group, residual)
 
     return Policy(store)
 
