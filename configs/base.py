@@ -280,7 +280,7 @@ def cache(name: str = 'full', **options) -> ConfigDict:
     config.beta = config_dict.placeholder(float)  # pyramidkv: the last layer keeps 1 / beta; default 20
     config.bits = config_dict.placeholder(int)  # quantised: 2 | 4 | 8; default 4
     config.group = config_dict.placeholder(int)  # quantised: numbers that share a scale; default 64
-    config.residual = config_dict.placeholder(int)  # quantised: newest tokens in full precision; default 128
+    config.residual = config_dict.placeholder(int)  # quantised: newest tokens in full precision; default 64
     config.update(options)
     return config
 

@@ -128,11 +128,13 @@ def streaming(*, room: Room, window: int = 1020, sinks: int = 4, reposition: boo
     return Policy(lambda reach: lossless(reach, room), applied)
 
 
-def quantised(*, room: Room, bits: int = 4, group: int = 64, residual: int = 128) -> Policy:
+def quantised(*, room: Room, bits: int = 4, group: int = 64, residual: int = 64) -> Policy:
     """Everything in ``bits`` bits, but at least the ``residual`` newest tokens; see :mod:`lcx.generate.quantised`.
 
     Keys share a scale in groups of ``group`` tokens, values in groups of as many channels (or as many as divide both).
     Layers that read a window only keep it in full precision.
+
+    With the default, 16,384 tokens in 4 bits are 0.298 of bfloat16 where the newest are fp32; KIVI keeps 128.
 
     Raises:
       ConfigError: ``bits`` are not 2, 4 or 8; ``group`` does not fill bytes; ``residual`` is below 0.

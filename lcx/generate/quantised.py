@@ -58,7 +58,7 @@ class Quantised:
     tokens: int
     bits: int = 4
     group: int = 64
-    residual: int = 128
+    residual: int = 64
     raw: bool = False
 
     @property
