@@ -50,7 +50,8 @@ def pad(where: Where, q_block: int, k_block: int) -> Where:
 
 def pad_tokens(x: Array, block: int) -> Array:
     """Axis 1 of ``x`` filled up with zeros to a multiple of ``block``; PADDING is zero."""
-    return jnp.pad(x, [(0, 0), (0, -x.shape[1] % block)] + [(0, 0)] * (x.ndim - 2))
+    rest = -x.shape[1] % block
+    return jnp.pad(x, [(0, 0), (0, rest)] + [(0, 0)] * (x.ndim - 2)) if rest else x
 
 
 def rows(x: Float[Array, 'B T N H'], i: Array, side: Side, kv: int) -> Float[Array, 'B K R H']:

@@ -2,7 +2,7 @@
 
 With n devices, n steps; what they give, (out, lse) over the keys at hand, merges exactly (:mod:`lcx.attention.online`).
 
-    sends    n - 1 times a shard of k, v and their positions forward; backward the same, and dk, dv (fp32) n times
+    sends    a shard of k, v and their positions n - 1 times forward and n times backward, then dk and dv (fp32) too
     holds    q, k, v, out and lse of the device's own tokens: what the backward pass keeps is O(T / n)
 
 The backward pass is a second ring, since automatic differentiation of the first would keep the keys of every step.
@@ -72,11 +72,6 @@ class Keys(NamedTuple):
 
 def ring(*, kernel: Kernel, line: Line) -> Callable:
     """Attention of one shard, with the keys of all others passing by."""
-    if kernel.partial is None:
-        raise UnsupportedError(
-            f"sequence 'ring' cannot do attention {kernel.name!r}: it gives no log-sum-exp, by which steps merge. "
-            f'Choose attention: {", ".join(sorted(PARTIAL))}; or sequence: all_gather, ulysses, halo.'
-        )
 
     def attend(
         q: Array,
@@ -90,6 +85,11 @@ def ring(*, kernel: Kernel, line: Line) -> Callable:
         softcap: float | None = None,
         sink_logits: Array | None = None,
     ) -> Tree:
+        if kernel.partial is None:
+            raise UnsupportedError(
+                f"sequence 'ring' cannot do attention {kernel.name!r}: it gives no log-sum-exp, by which steps "
+                f'merge. Choose attention: {", ".join(sorted(PARTIAL))}; or sequence: all_gather, ulysses, halo.'
+            )
         settings = Settings(line, kernel, rule, scale, softcap)
         results = _ring(settings, Inputs(q, k, v, api.as_tree(bias), sink_logits), where)
         return results if kernel.lse else results[0]

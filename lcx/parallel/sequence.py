@@ -47,29 +47,29 @@ STRATEGIES = {
     'halo': halo,
 }
 
-# What may be asked of a strategy, and which of it each refuses, with the reason.
+# What may be asked of a strategy, and what each cannot do of it, with the reason.
 FEATURES = (
     'causal',
-    'packed',
     'window',
     'window and sinks',
+    'packed',
     'odd length',
     'fewer key heads than devices',
     'fewer query heads than devices',
     'bias',
     'learned bias, softcap, sink logits',
     'other orders',
-    'fused kernels',
+    'kernels that know tokens by index',  # xla, cudnn, splash: query i is where key i is
 )
 CANNOT = {
-    'all_gather': {},
-    'ring': {'fused kernels': 'no log-sum-exp'},
+    'all_gather': {'kernels that know tokens by index': 'NaN: queries stand elsewhere than keys'},
+    'ring': {'kernels that know tokens by index': 'no log-sum-exp'},
     'ulysses': {'fewer query heads than devices': 'heads are exchanged whole'},
-    'ulysses_ring': {'fused kernels': 'no log-sum-exp'},
+    'ulysses_ring': {'kernels that know tokens by index': 'no log-sum-exp'},
     'halo': {
         'causal': 'reads further than a shard',
-        'packed': 'causal alone may read further than a shard',
         'other orders': 'the shard before must be the text before',
+        'kernels that know tokens by index': 'NaN: queries stand elsewhere than keys',
     },
 }
 

@@ -1,0 +1,26 @@
+"""Runs ``on_eight_devices.py`` where JAX has eight devices: their number is fixed when a process first asks for one."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_on_eight_devices():
+    flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=8'
+    command = [
+        sys.executable,
+        '-m',
+        'pytest',
+        '-q',
+        '-p',
+        'no:cacheprovider',
+        'tests/parallel/on_eight_devices.py',
+    ]
+    environment = {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r'^\d+ passed in', done.stdout, re.MULTILINE), done.stdout  # and none was skipped
