@@ -8,11 +8,13 @@ the mesh has these. What tokens know of themselves travels in :class:`~lcx.types
 positions, and the order of tokens over devices is free (:mod:`lcx.parallel.orders`). With m bytes of k and v on a
 device, n devices and G query heads per key head, a forward pass sends
 
-    all_gather      (n - 1) m             keeps k and v of all tokens for the backward pass
-    ring            (n - 1) m             overlaps with computation; keeps its own tokens alone
+    all_gather      (n - 1) m             holds k and v of all tokens, a layer at a time
+    ring            (n - 1) m             a shard at a time, while it computes
     ulysses         (n - 1)/n (1 + G) m   needs n <= query heads
     ulysses_ring    between the two       n = u r: u devices exchange heads, rings of r
     halo            window / shard m      windows no longer than a shard, tokens in order
+
+and what the backward pass keeps is what one device would keep, divided by n (more where Ulysses repeats key heads).
 """
 
 from __future__ import annotations
@@ -97,6 +99,11 @@ class Layout(NamedTuple):
         mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
         if mesh.empty:
             raise ConfigError('mesh: none is given and none is in context; enter jax.set_mesh(mesh).')
+        for name, kind in zip(mesh.axis_names, mesh.axis_types):
+            if kind != jax.sharding.AxisType.Auto:
+                raise ConfigError(
+                    f'mesh: axis {name!r} is {kind.name}; make it with axis_types=AxisType.Auto.'
+                )
         tokens = (tokens,) if isinstance(tokens, str) else tuple(tokens)
         for name in tokens:
             if name not in mesh.shape:
@@ -117,17 +124,18 @@ class Layout(NamedTuple):
         """Raises ConfigError naming both numbers and the nearest that go together."""
         (b, t, n, _), s = q.shape, k.shape[1]
         heads = () if self.heads is None else (self.heads,)
-        for what, size, names in (
-            ('rows', b, self.batch),
-            ('query tokens', t, self.tokens),
-            ('key tokens', s, self.tokens),
-            ('query heads', n, heads),
+        padded = '; lcx.parallel.orders.arrange fills up with padding'
+        for what, size, names, hint in (
+            ('rows', b, self.batch, ''),
+            ('query tokens', t, self.tokens, padded),
+            ('key tokens', s, self.tokens, padded),
+            ('query heads', n, heads, ''),
         ):
             devices = math.prod(self.sizes(names))
             if size % devices:
                 raise ConfigError(
                     f'{what}: {size} over {devices} devices of mesh axis {", ".join(names)} do not come out even. '
-                    f'Nearest: {orders.nearest(size, devices)}; lcx.parallel.orders.arrange fills up tokens.'
+                    f'Nearest: {orders.nearest(size, devices)}{hint}.'
                 )
 
 

@@ -39,7 +39,7 @@ class TestContract(SequenceContract):
         Row('ring', BLOCKWISE),
         Row('ulysses'),
         Row('ulysses_ring', options=Options(ulysses=2)),
-        Row('halo', BLOCKWISE),
+        Row('halo'),
     ]
 
 
@@ -80,7 +80,9 @@ def test_what_the_backward_pass_keeps_is_shared_by_all_devices(name):
     assert kept[8] / kept[1] < 0.16
 
 
-def bytes_sent(name: str, backward: bool) -> dict[str, int]:
+@functools.cache
+def text(name: str, backward: bool) -> str:
+    """The compiled program of a strategy for tokens that already lie on their devices."""
     x, where, d_out = draw(BY_NAME['sinks'])  # as many key heads as query heads
     attend = shard(ROWS[name].strategy(), DENSE, line_mesh())
     place = jax.NamedSharding(line_mesh(), jax.P(None, 'context'))
@@ -92,7 +94,11 @@ def bytes_sent(name: str, backward: bool) -> dict[str, int]:
 
         return jax.vjp(attention, q, k, v)[1](d_out) if backward else attention(q, k, v)
 
-    return dict(collective_bytes(jax.jit(run).lower(q, k, v, d_out, *sides).compile().as_text()))
+    return jax.jit(run).lower(q, k, v, d_out, *sides).compile().as_text()
+
+
+def bytes_sent(name: str, backward: bool) -> dict[str, int]:
+    return dict(collective_bytes(text(name, backward)))
 
 
 def test_bytes_that_a_device_sends():
@@ -116,6 +122,17 @@ def test_bytes_that_a_device_sends():
         'collective-permute': ends,
         'all-reduce': 2 * 2 * 4 * B * (n - 1) // n,
     }
+
+
+def test_what_travels_in_a_ring_is_sent_before_the_step_is_computed():
+    """In the schedule of both loops: k, v, positions and segments; backward dk and dv, too."""
+    sent = []
+    for computation in text('ring', True).split('\n}\n'):
+        before, branch, after = computation.partition(' conditional(')
+        if branch and ' collective-permute(' in before and not computation.lstrip().startswith('ENTRY'):
+            assert ' collective-permute(' not in after
+            sent.append(before.count(' collective-permute('))
+    assert sorted(sent) == [4, 6]
 
 
 @pytest.mark.parametrize(
@@ -227,13 +244,13 @@ def test_one_line_of_two_mesh_axes_and_a_mesh_in_context():
 def test_bfloat16_stays_near_float32_and_gradients_have_its_type():
     x, where, d_out = draw(BY_NAME['packed'])
     low = [jnp.asarray(a, jnp.bfloat16) for a in (*x[:3], d_out)]
-    attend = shard('ring', DENSE, line_mesh())
 
-    def run(q, k, v, d_out):
+    def run(attend, q, k, v, d_out):
         out, pull = jax.vjp(lambda *x: attend(*x, where, DOCUMENT), q, k, v)
         return out, *pull(d_out)
 
-    for a, e in zip(jax.jit(run)(*low), run(*(np.float32(a) for a in low))):
+    found = jax.jit(functools.partial(run, shard('ring', DENSE, line_mesh())))(*low)
+    for a, e in zip(found, run(ATTENTION['dense'], *(np.float32(a) for a in low))):
         assert a.dtype == jnp.bfloat16
         np.testing.assert_allclose(np.float32(a), e, atol=2**-6 * np.max(np.abs(e)))
 
@@ -265,6 +282,11 @@ def test_regions_merge_what_a_ring_gives():
         ),
         ({'order': 'zigzags'}, {}, "order: unknown 'zigzags'. Did you mean 'zigzag'"),
         ({'axis': 'contxt'}, {}, "axis: unknown 'contxt'. Did you mean 'context'"),
+        (
+            {'mesh': 'explicit'},
+            {},
+            r"mesh: axis 'context' is Explicit; make it with axis_types=AxisType\.Auto",
+        ),
         ({'mesh': None}, {}, r'mesh: none is given and none is in context; enter jax.set_mesh\(mesh\)'),
         (
             {},
@@ -293,6 +315,8 @@ def test_regions_merge_what_a_ring_gives():
 )
 def test_errors_name_field_value_and_a_way_out(options, change, message):
     given = {'strategy': 'ring', 'attention': DENSE, 'mesh': line_mesh(), **options}
+    if given['mesh'] == 'explicit':
+        given['mesh'] = jax.make_mesh((8,), ('context',), axis_types=(jax.sharding.AxisType.Explicit,))
     tokens, heads = change.get('tokens', T), change.get('heads', 8)
     x = jnp.zeros((B, tokens, heads, H))
     with pytest.raises(ConfigError, match=message):

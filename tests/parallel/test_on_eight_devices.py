@@ -20,7 +20,10 @@ def test_on_eight_devices():
         'no:cacheprovider',
         'tests/parallel/on_eight_devices.py',
     ]
-    environment = {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+    # Without kept programs: read back from disk, those of several CPU devices no longer wait for each other in
+    # order, and mix up what is sent at the same time (jaxlib 0.10.2: wrong numbers, or an abort in rendezvous.h).
+    given = {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu', 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+    environment = {**os.environ, **given}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r'^\d+ passed in', done.stdout, re.MULTILINE), done.stdout  # and none was skipped
