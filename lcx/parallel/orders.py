@@ -7,8 +7,8 @@ Twelve tokens over three devices:
     zigzag        0  1 10 11   |   2  3  8  9   |   4  5  6  7     2 n pieces, device i has pieces i and 2 n - 1 - i
     striped       0  3  6  9   |   1  4  7 10   |   2  5  8 11     in turn (arXiv 2311.09431)
 
-Zigzag is even for causal attention also step by step of a ring, and keeps neighbours together, so that blocks can be
-skipped; striped is even for windows too, in which it skips nothing.
+Both are even for causal attention also step by step of a ring. Zigzag keeps neighbours together, so that blocks can be
+skipped: half of them. With m blocks on a device striped makes (m + 1)/2m of them, and all for windows, but evenly.
 """
 
 from __future__ import annotations
