@@ -58,6 +58,9 @@ ATTENTION = {
 # Those that also give the log-sum-exp, by which attention over parts of the keys merges.
 PARTIAL = {'dense': dense.partial, 'blockwise': blockwise.partial}
 
+# And those that give the gradients over parts of the keys, so that a backward pass need not keep them all.
+GRADIENTS = {'dense': dense.gradients, 'blockwise': blockwise.gradients}
+
 # Contextual positions take a table besides: attend(q, k, v, where, rule, table).
 COPE = {'dense': cope.dense, 'blockwise': cope.blockwise}
 
@@ -85,6 +88,7 @@ __all__ = [
     'ABOUT',
     'ATTENTION',
     'COPE',
+    'GRADIENTS',
     'PARTIAL',
     'REGIONS',
     'RULES',

@@ -13,7 +13,12 @@ and zeros for rows that see nothing. ``scale`` defaults to H**-0.5. The output h
 
 also gives the log of the softmax denominator, fp32, with its gradient; FLOOR where nothing is seen. So attention over
 disjoint sets of keys (regions of distances, steps of a ring, a memory beside the context) merges exactly, by
-:func:`lcx.attention.online.merge` of :func:`lcx.attention.online.resume`.
+:func:`lcx.attention.online.merge` of :func:`lcx.attention.online.resume`. And
+
+    gradients(q, k, v, where, rule, bias, lse, delta, d_out, *, scale, softcap) -> (dq, dk, dv, d_tables)
+
+what these keys give to the gradients of attention over them and others, from ``lse`` and ``delta = rowsum(d_out * out)
+- d_lse`` of attention over all, 'B T N': so a backward pass, too, takes the keys piece by piece and keeps none.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 
 from lcx import config
@@ -115,6 +121,11 @@ def check_block(name: str, block: Array, b: int, n: int, t: int, s: int) -> None
         raise ValueError(
             f'{name} gave a block of shape {block.shape}; expected one that broadcasts to {full} (B N T S).'
         )
+
+
+def as_tree(bias: Bias | None) -> Bias | None:
+    """A bias as a pytree: a plain function is one without tables."""
+    return bias if bias is None or isinstance(bias, jax.tree_util.Partial) else jax.tree_util.Partial(bias)
 
 
 def hide_padding(x: Float[Array, 'B S K H'], segments: Array) -> Float[Array, 'B S K H']:

@@ -50,7 +50,8 @@ def pad(where: Where, q_block: int, k_block: int) -> Where:
 
 def pad_tokens(x: Array, block: int) -> Array:
     """Axis 1 of ``x`` filled up with zeros to a multiple of ``block``; PADDING is zero."""
-    return jnp.pad(x, [(0, 0), (0, -x.shape[1] % block)] + [(0, 0)] * (x.ndim - 2))
+    rest = -x.shape[1] % block
+    return jnp.pad(x, [(0, 0), (0, rest)] + [(0, 0)] * (x.ndim - 2)) if rest else x
 
 
 def rows(x: Float[Array, 'B T N H'], i: Array, side: Side, kv: int) -> Float[Array, 'B K R H']:
@@ -104,12 +105,17 @@ class Plan(NamedTuple):
 
 def plan(rule: Rule, q: Side, k: Side) -> tuple[Plan, Plan]:
     """``(for each query block, for each key block)``, from the positions and segments at the ends of blocks."""
+    need, full = judge(rule, q, k)
+    return _schedule(need, full), _schedule(need.T, full.T)
+
+
+def judge(rule: Rule, q: Side, k: Side) -> tuple[Bool[Array, 'nq nk'], Bool[Array, 'nq nk']]:
+    """``(need, full)``: which pairs of blocks may hold an allowed pair of tokens, and which hold no other."""
     (q_ends, q_some, q_all), (k_ends, k_some, k_all) = ends(q), ends(k)
     q_ends, q_some, q_all = ([x[:, None] for x in q_ends], q_some[:, None], q_all[:, None])  # 'nq 1 B'
     bounds = Bounds(*q_ends[:2], *k_ends[:2], *q_ends[2:], *k_ends[2:])
     need = jnp.any(rule.maybe(bounds) & q_some & k_some, axis=-1)
-    full = need & jnp.all(rule.surely(bounds) & q_all & k_all, axis=-1)
-    return _schedule(need, full), _schedule(need.T, full.T)
+    return need, need & jnp.all(rule.surely(bounds) & q_all & k_all, axis=-1)
 
 
 def _schedule(need: Bool[Array, 'n m'], full: Bool[Array, 'n m']) -> Plan:

@@ -27,11 +27,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lcx.attention import api, blocks, masks, online
 from lcx.attention.masks import Rule, visible
-from lcx.types import PADDING, Array, Float, Tree, Where
+from lcx.attention.tables import Tables, by_head, grouped
+from lcx.types import PADDING, Array, Float, Where
 
 BLOCK = 512  # tokens in a block: scores of 512 x 512 stay in a core's cache, matmuls are large enough to run at speed
 
@@ -104,6 +104,54 @@ def partial(
     Queries are cut into blocks of at most ``block`` tokens and keys into those of at most ``key_block`` (default:
     the same), all of one size: a length of 513 makes two blocks of 257, padded with one hidden token.
     """
+    options = (scale, softcap, sink_logits, block, key_block)
+    settings, inputs, padded = _prepare(q, k, v, where, rule, bias, *options)
+    out, lse = _attend(settings, inputs, padded)
+    t, n = q.shape[1:3]
+    return out[:, :t], _by_token(lse, n)[:, :t]
+
+
+def gradients(
+    q: Float[Array, 'B T N H'],
+    k: Float[Array, 'B S K H'],
+    v: Float[Array, 'B S K H'],
+    where: Where,
+    rule: Rule,
+    bias: api.Bias | None,
+    lse: Float[Array, 'B T N'],
+    delta: Float[Array, 'B T N'],
+    d_out: Float[Array, 'B T N H'],
+    *,
+    scale: float | None = None,
+    softcap: float | None = None,
+    block: int = BLOCK,
+    key_block: int | None = None,
+) -> tuple[Array, Array, Array, list[Array]]:
+    """``(dq, dk, dv, d_tables)``: what these keys give to the gradients of attention over them and others.
+
+    ``lse``, ``delta`` and ``d_out`` are those of attention over all keys, ``d_tables`` as of :class:`Tables`, fp32.
+    """
+    settings, inputs, padded = _prepare(q, k, v, where, rule, bias, scale, softcap, None, block, key_block)
+    lse, delta = (_by_row(x, settings.q_block, k.shape[2]) for x in (lse, delta))
+    d_out = blocks.pad_tokens(d_out, settings.q_block)
+    (dq, dk, dv), d_tables = _backward(settings, inputs, padded, lse, delta, d_out)
+    return dq[:, : q.shape[1]], dk[:, : k.shape[1]], dv[:, : k.shape[1]], d_tables
+
+
+def _prepare(
+    q: Array,
+    k: Array,
+    v: Array,
+    where: Where,
+    rule: Rule,
+    bias: api.Bias | None,
+    scale: float | None,
+    softcap: float | None,
+    sink_logits: Array | None,
+    block: int,
+    key_block: int | None,
+) -> tuple[Settings, Inputs, Where]:
+    """Checks a call, and fills its tokens up to whole blocks."""
     api.check(q, k, v, where, rule, sink_logits)
     (b, t, n, _), s = q.shape, k.shape[1]
     key_block = block if key_block is None else key_block
@@ -111,8 +159,7 @@ def partial(
         masks.at_least_one(name, value)
     q_block, k_block = blocks.even_block(t, block), blocks.even_block(s, key_block)
     settings = Settings.of(rule, q, scale, softcap, q_block, k_block)
-    if bias is not None and not isinstance(bias, jax.tree_util.Partial):
-        bias = jax.tree_util.Partial(bias)  # a plain function is a pytree without tables
+    bias = api.as_tree(bias)
     _check_blocks(settings, where, bias, b, n)
     inputs = Inputs(
         blocks.pad_tokens(q, q_block),
@@ -121,8 +168,7 @@ def partial(
         bias,
         sink_logits,
     )
-    out, lse = _attend(settings, inputs, blocks.pad(where, q_block, k_block))
-    return out[:, :t], _by_token(lse, n)[:, :t]
+    return settings, inputs, blocks.pad(where, q_block, k_block)
 
 
 def scores(
@@ -138,26 +184,12 @@ def scores(
         tanh = jnp.tanh(s / settings.softcap)
         s, slope = settings.softcap * tanh, 1 - tanh**2
     if bias is not None or hide:
-        s = s.reshape(_by_head(shape, where, keys_lead))
+        s = s.reshape(by_head(shape, where, keys_lead))
     if bias is not None:
-        s = s + _grouped(bias(where).astype(jnp.float32), shape[1], keys_lead)
+        s = s + grouped(bias(where).astype(jnp.float32), shape[1], keys_lead)
     if hide:
-        s = jnp.where(_grouped(visible(settings.rule, where), shape[1], keys_lead), s, online.HIDDEN)
+        s = jnp.where(grouped(visible(settings.rule, where), shape[1], keys_lead), s, online.HIDDEN)
     return s.reshape(shape), slope
-
-
-def _by_head(shape: tuple[int, ...], where: Where, keys_lead: bool) -> tuple[int, ...]:
-    """'B K G T S' for 'B K R S', or 'B K S G T' for 'B K S R' where keys lead."""
-    t = where.q_pos.shape[1]
-    b, kv, first, last = shape
-    return (b, kv, first, last // t, t) if keys_lead else (b, kv, first // t, t, last)
-
-
-def _grouped(block: Array, kv: int, keys_lead: bool) -> Array:
-    """A block of a rule or bias, 'B|1 N|1 T S', to broadcast against the shapes of :func:`_by_head`."""
-    b, n, t, s = block.shape
-    block = block.reshape(b, *((kv, n // kv) if n > 1 else (1, 1)), t, s)
-    return block.transpose(0, 1, 4, 2, 3) if keys_lead else block
 
 
 def _sink_rows(sinks: Array | None, kv: int, rows: int) -> Array | None:
@@ -236,13 +268,26 @@ def _attend_forward(settings: Settings, inputs: Inputs, where: Where) -> tuple[t
     return (out, lse), (inputs, where, out, lse)
 
 
-def _attend_backward(settings: Settings, residuals: tuple, gradients: tuple) -> tuple[Inputs, None]:
+def _attend_backward(settings: Settings, residuals: tuple, d_results: tuple) -> tuple[Inputs, None]:
     inputs, where, out, lse = residuals
-    d_out, d_lse = gradients
+    d_out, d_lse = d_results
+    q_side, _ = blocks.sides(where, settings.q_block, settings.k_block)
+    delta = _delta(out, d_out, q_side, inputs.k.shape[2]) - jnp.where(lse > online.FLOOR, d_lse, 0)
+    (dq, dk, dv), d_tables = _backward(settings, inputs, where, lse, delta, d_out)
+    d_bias = Tables.of(inputs.bias).gradient(d_tables)
+    return Inputs(dq, dk, dv, d_bias, _sink_gradient(inputs.sinks, q_side.seg, lse, delta)), None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _backward(
+    settings: Settings, inputs: Inputs, where: Where, lse: Array, delta: Array, d_out: Array
+) -> tuple[tuple[Array, Array, Array], list[Array]]:
+    """``((dq, dk, dv), d_tables)`` for given statistics of rows, 'nq B K R'."""
     q_block, k_block = settings.q_block, settings.k_block
     q_side, k_side = blocks.sides(where, q_block, k_block)
     kv, dtype = inputs.k.shape[2], inputs.q.dtype
-    delta = _delta(out, d_out, q_side, kv) - jnp.where(lse > online.FLOOR, d_lse, 0)
     tables = Tables.of(inputs.bias)
 
     def key_block(carry: tuple, xs: tuple) -> tuple[tuple, tuple[Array, Array]]:
@@ -284,11 +329,7 @@ def _attend_backward(settings: Settings, residuals: tuple, gradients: tuple) -> 
     start = (jnp.zeros(inputs.q.shape), tables.zeros())
     (dq, d_tables), (dk, dv) = blocks.scan(key_block, start, (_indices(k_side), k_side, for_keys))
     dq = (dq * settings.q_scale).astype(dtype)
-    d_sinks = _sink_gradient(inputs.sinks, q_side.seg, lse, delta)
-    return Inputs(dq, blocks.join(dk), blocks.join(dv), tables.gradient(d_tables), d_sinks), None
-
-
-_attend.defvjp(_attend_forward, _attend_backward)
+    return (dq, blocks.join(dk), blocks.join(dv)), d_tables
 
 
 def _delta(out: Array, d_out: Array, side: blocks.Side, kv: int) -> Array:
@@ -309,6 +350,14 @@ def _by_token(x: Float[Array, 'nq B K R'], heads: int) -> Float[Array, 'B T N']:
     return x.transpose(1, 0, 3, 2).reshape(b, -1, heads)
 
 
+def _by_row(x: Float[Array, 'B T N'], block: int, kv: int) -> Float[Array, 'nq B K R']:
+    """Undoes :func:`_by_token`, for tokens that are filled up to whole blocks."""
+    x = blocks.pad_tokens(x, block)
+    b, _, n = x.shape
+    x = x.reshape(b, -1, block, n).transpose(1, 0, 3, 2)
+    return x.reshape(-1, b, kv, n // kv * block)
+
+
 def _sink_gradient(sinks: Array | None, segments: Array, lse: Array, delta: Array) -> Array | None:
     """-sum over rows of p_sink * delta, from 'nq B block' segments and 'nq B K R' statistics."""
     if sinks is None:
@@ -317,51 +366,6 @@ def _sink_gradient(sinks: Array | None, segments: Array, lse: Array, delta: Arra
     p_sink = jnp.where(_real_rows(segments, rows), jnp.exp(_sink_rows(sinks, kv, rows) - lse), 0)
     per_row = jnp.sum(p_sink * delta, axis=(0, 1))
     return -per_row.reshape(sinks.shape[0], -1).sum(axis=1).astype(sinks.dtype)
-
-
-class Tables(NamedTuple):
-    """The learned tables of a bias, and how their gradient is gathered block by block in fp32."""
-
-    leaves: list
-    floats: list[bool]  # tables of integers take part in a bias, without a gradient
-    tree: Any
-
-    @classmethod
-    def of(cls, bias: Any) -> Tables:
-        leaves, tree = jax.tree.flatten(bias)
-        return cls(leaves, [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in leaves], tree)
-
-    def learned(self) -> list[Array]:
-        return [x for x, is_float in zip(self.leaves, self.floats) if is_float]
-
-    def zeros(self) -> list[Array]:
-        return [jnp.zeros(jnp.shape(x)) for x in self.learned()]
-
-    def merged(self, learned: list, others: list) -> Tree:
-        """The pytree of the bias with its learned leaves replaced and ``others`` in the remaining places."""
-        learned = iter(learned)
-        pairs = zip(others, self.floats)
-        return self.tree.unflatten([next(learned) if is_float else other for other, is_float in pairs])
-
-    def add(self, total: list[Array], where: Where, ds: Float[Array, 'B K S R']) -> list[Array]:
-        """``total`` plus the gradient over one block of score gradients, in which keys lead."""
-        if not total:
-            return total
-        by_head = _by_head(ds.shape, where, keys_lead=True)
-
-        def block(learned: list[Array]) -> Array:
-            bias = self.merged(learned, self.leaves)
-            return _grouped(bias(where).astype(jnp.float32), ds.shape[1], keys_lead=True)
-
-        values, pull = jax.vjp(block, self.learned())
-        summed = tuple(i for i, (have, want) in enumerate(zip(values.shape, by_head)) if have != want)
-        (gradients,) = pull(jnp.sum(ds.reshape(by_head), axis=summed, keepdims=True))
-        return [a + g for a, g in zip(total, gradients)]
-
-    def gradient(self, total: list[Array]) -> Tree:
-        """``total`` as the cotangent of the bias."""
-        learned = [g.astype(jnp.result_type(x)) for g, x in zip(total, self.learned())]
-        return self.merged(learned, [np.zeros(np.shape(x), jax.dtypes.float0) for x in self.leaves])
 
 
 def _check_blocks(settings: Settings, where: Where, bias: Any, b: int, n: int) -> None:

@@ -17,6 +17,7 @@ PACKED = BY_NAME['packed, all at once']
 NEAR = window(5)
 FAR = Rule(lambda where: ~NEAR.allow(where), lambda b: b.q_max - b.k_min >= 5)
 PARTIALS = {'dense': dense.partial, 'blockwise': functools.partial(blockwise.partial, block=16)}
+GRADIENTS = {'dense': dense.gradients, 'blockwise': functools.partial(blockwise.gradients, block=16)}
 
 
 @pytest.mark.parametrize('name', PARTIALS)
@@ -40,6 +41,30 @@ def test_near_and_far_keys_merge_into_all_keys(name):
 
     found = jax.device_get(run(x, d_out))
     close(found, exact(PACKED, x, where, d_out), 2e-5)
+
+
+@pytest.mark.parametrize('name', PARTIALS)
+def test_gradients_over_near_and_far_keys_add_up_to_those_over_all(name):
+    """From the statistics of attention over all keys, whatever made them: a ring makes them step by step."""
+    x, where, d_out = draw(PACKED)
+    out, expected = exact(PACKED, x, where, d_out)
+    options = {'softcap': PACKED.softcap}
+
+    @jax.jit
+    def run(x, d_out):
+        bias = jax.tree_util.Partial(BIASES[PACKED.bias].apply, x.table)
+        _, lse = PARTIALS[name](*x[:3], where, PACKED.rule, bias, sink_logits=x.sinks, **options)
+        hidden = jnp.where((where.q_seg != 0)[..., None, None], d_out, 0)
+        delta = jnp.sum(hidden * out, axis=-1)
+        parts = [
+            GRADIENTS[name](*x[:3], where, both(PACKED.rule, region), bias, lse, delta, d_out, **options)
+            for region in (NEAR, FAR)
+        ]
+        dq, dk, dv, (d_table,) = jax.tree.map(jnp.add, *parts)
+        return dq, dk, dv, d_table
+
+    for found, wanted in zip(run(x, d_out), expected):
+        np.testing.assert_allclose(found, wanted, atol=2e-5 * max(1, np.max(np.abs(wanted))))
 
 
 @pytest.mark.parametrize('name', PARTIALS)
