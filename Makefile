@@ -10,15 +10,16 @@ BIN := .venv/bin
 JOBS ?= 2
 WORKDIR ?= runs/demo
 
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test test-devices test-slow lint format clean
 
 help:
-	@echo 'make demo       train, extend, evaluate and report: runs/demo/figures/'
-	@echo 'make test       fast tests, under ten minutes on two cores'
-	@echo 'make test-slow  tests that take minutes or kill processes'
-	@echo 'make lint       ruff and the import contracts'
-	@echo 'make format     ruff format'
-	@echo 'make clean      remove .venv and caches in this directory (runs/ stays)'
+	@echo 'make demo          train, extend, evaluate and report: runs/demo/figures/'
+	@echo 'make test          fast tests, under ten minutes on two cores'
+	@echo 'make test-devices  tests on eight devices, which the CPU plays: three minutes'
+	@echo 'make test-slow     tests that take minutes or kill processes'
+	@echo 'make lint          ruff and the import contracts'
+	@echo 'make format        ruff format'
+	@echo 'make clean         remove .venv and caches in this directory (runs/ stays)'
 
 setup: .venv/ready
 
@@ -35,7 +36,10 @@ demo: .venv/ready
 	@$(BIN)/python -m lcx report '$(WORKDIR)'
 
 test: .venv/ready
-	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope -m 'not slow and not faults'
+	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope -m 'not slow and not faults and not devices'
+
+test-devices: .venv/ready
+	@$(BIN)/python -m pytest --numprocesses=$(JOBS) -m devices
 
 test-slow: .venv/ready
 	@$(BIN)/python -m pytest -m 'slow or faults'

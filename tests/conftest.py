@@ -14,3 +14,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(directory))
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+    # Machine code made quickly, of the same program: what XLA fuses, keeps and copies is decided before.
+    quick = '--xla_backend_optimization_level=0'
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {quick}'.strip()
