@@ -1,4 +1,4 @@
-"""Quality against the bytes of the cache: a table and a figure of the rows that sweep.py's runs have written.
+"""Quality against the size of the cache: a table and a figure of the rows that sweep.py's runs have written.
 
 python experiments/008_cache_policies/figure.py runs/cache
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
 
@@ -22,6 +21,7 @@ SHOWN = (
     ('passkey', 'accuracy', 'passkeys found'),
 )
 BITS = ('int8', 'int4', 'int2')
+ALONE = 'window alone'  # far from the others in bits per byte
 
 
 def main(directory: Path) -> None:
@@ -33,11 +33,19 @@ def main(directory: Path) -> None:
                 value = row[column], row.get(f'{column}_stderr')
                 found.setdefault(row['label'], {})[evaluator] = value
                 found[row['label']]['bytes'] = row['cache_bytes']
+    found = dict(sorted(found.items(), key=lambda item: order(item[0])))
     print(table(found))
     figure = draw(found)
     for kind in ('png', 'svg'):
         (directory / f'quality.{kind}').write_bytes(render(figure, kind))
         print(f'wrote {directory / f"quality.{kind}"}')
+
+
+def order(label: str) -> tuple:
+    """Whole caches first, then policies by name, each from its largest budget on."""
+    policy, _, share = label.partition(', ')
+    whole = ['full', *BITS].index(policy) if not share else len(BITS) + 1
+    return whole, policy.lower(), -float(share.rstrip('%') or 0)
 
 
 def table(found: dict[str, dict]) -> str:
@@ -55,6 +63,13 @@ def table(found: dict[str, dict]) -> str:
     return '\n'.join(lines)
 
 
+def share(label: str, found: dict[str, dict]) -> float:
+    """What is kept of the full cache: of its tokens for a policy with a budget, else of its bytes."""
+    if label.endswith('%'):
+        return float(label.rpartition(' ')[2].rstrip('%')) / 100
+    return found[label]['bytes'] / found['full']['bytes']
+
+
 def draw(found: dict[str, dict]) -> Figure:
     """A panel for each measure, a line for each policy from the full cache to its smallest one."""
     lines = {policy: ['full'] for policy in dict.fromkeys(label.partition(',')[0] for label in found)}
@@ -67,21 +82,23 @@ def draw(found: dict[str, dict]) -> Figure:
         panels = figure.subplots(1, len(SHOWN))
         for axes, (evaluator, _, words) in zip(panels, SHOWN):
             for i, (policy, labels) in enumerate(lines.items()):
-                x = [found[label]['bytes'] / 1e6 for label in labels]
+                x = [share(label, found) for label in labels]
                 y = [found[label][evaluator][0] for label in labels]
                 look = {'color': COLOURS[i % len(COLOURS)], 'marker': MARKERS[i % len(MARKERS)]}
                 axes.plot(
                     x, y, label=policy, linestyle='-' if i < len(COLOURS) else '--', linewidth=1.4, **look
                 )
             if evaluator == 'window_perplexity':
-                values = [found[label][evaluator][0] for label in found]
-                axes.set_ylim(min(values) - 0.02, min(max(values), 2 * float(np.median(values))) + 0.02)
+                values = [found[label][evaluator][0] for label in found if not label.startswith(ALONE)]
+                axes.set_ylim(min(values) - 0.01, max(values) + 0.02)
+                words += f'\n({ALONE}: above, see the table)'
             else:
                 axes.set_ylim(-0.04, 1.04)
             axes.set_xscale('log', base=2)
-            ticks = sorted({round(found[label]['bytes'] / 1e6) for label in lines['StreamingLLM']})
-            axes.set_xticks(ticks, [f'{tick} MB' for tick in ticks])
+            ticks = [share(label, found) for label in lines['StreamingLLM']]
+            axes.set_xticks(ticks, [f'{100 * tick:g}%' for tick in ticks])
             axes.minorticks_off()
+            axes.set_xlabel('of the cache is kept')
             axes.set_title(words, loc='left', size=10, weight='bold')
             axes.grid(axis='y', color='#E5E5E5', linewidth=0.8)
             axes.spines[['left', 'right', 'top']].set_visible(False)
