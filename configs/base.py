@@ -90,6 +90,8 @@ def get_config(arg: str = '') -> ConfigDict:
 
     config.stages = (stage(steps=2000, length=128, batch=64),)
 
+    config.mesh = mesh()
+
     config.eval = evaluation = ConfigDict()
     # perplexity | window_perplexity (a row per window: goes on when cut off) | passkey | needle (a row per sample: goes
     # on when cut off) | task (the one in data.source) | ruler (texts that the model writes: a row per sample)
@@ -317,6 +319,22 @@ def stage(steps: int, length: int, batch: int, **overrides) -> ConfigDict:
     # {'full': ({'name': 'shifted_groups', 'size': 512},)}
     config.rules = config_dict.placeholder(object)
     config.update(overrides)
+    return config
+
+
+def mesh(**sizes) -> ConfigDict:
+    """Devices along each axis of the mesh, which `lcx plan` reads.
+
+    Training over several devices is not there yet: `lcx train` refuses sizes other than 1, and `lcx eval` and `generate`
+    do not read them. They multiply to the number of devices; -1 for one of data and fsdp: what the others leave.
+    """
+    config = ConfigDict()
+    config.data = 1  # divides the rows of a batch
+    config.fsdp = 1  # divides the rows, and parameters, gradients and optimizer state by the model's width
+    config.context = 1  # divides the tokens of each row
+    config.tensor = 1  # divides heads, hidden units and the vocabulary
+    config.stage = 1  # divides the layers: repeats of the pattern
+    config.update(sizes)
     return config
 
 

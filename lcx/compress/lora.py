@@ -95,6 +95,25 @@ def init(config: LoraConfig, model: ModelConfig, params: Tree, key: Array) -> Tr
     return leaves.nested(adapters)
 
 
+def boxed(kernels: Tree, params: Tree) -> Tree:
+    """Boxes with names of axes for ``params``, shapes with adapters among them, from those of the model alone.
+
+    An adapter has the names of its kernel, and 'rank'.
+    """
+    known, given, found = leaves.named(kernels), leaves.named(params), {}
+    for name, x in given.items():
+        path, _, last = name.rpartition('/')
+        if last not in (A, B):
+            found[name] = known[name]
+            continue
+        names = known[f'{path}/kernel'].names
+        inputs = given[f'{path}/{A}'].ndim - 1  # the stack's axes among them
+        stack = inputs + given[f'{path}/{B}'].ndim - 1 - len(names)
+        names = (*names[:inputs], 'rank') if last == A else (*names[:stack], 'rank', *names[inputs:])
+        found[name] = nn.LogicallyPartitioned(x, names)
+    return leaves.nested(found)
+
+
 def adapted(config: LoraConfig, f: F) -> F:
     """``f``, in which linear maps whose parameters have adapters beside the kernel use them."""
 

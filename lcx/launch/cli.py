@@ -24,6 +24,7 @@ VERBS = {
     'generate': 'continue a text: lcx generate --init=DIR --prompt=TEXT',
     'attention': 'what heads attend to in a text: lcx attention --init=DIR --prompt=TEXT --workdir=DIR',
     'report': 'tables and figures of results: lcx report DIR...',
+    'plan': 'what training takes of each device, before anything is allocated: lcx plan --config=FILE --devices=8',
     'data': 'prepare and describe a data source: lcx data --config=FILE',
 }
 

@@ -17,6 +17,7 @@ from lcx.eval import EVALUATORS, EvalConfig
 from lcx.generate import GenerateConfig
 from lcx.generate.policies import Room, make_policy
 from lcx.models import PRESETS, ModelConfig
+from lcx.parallel import MeshConfig
 from lcx.positions.extension import keep_rotation
 from lcx.train.config import (
     CheckpointConfig,
@@ -40,6 +41,7 @@ class ExperimentConfig:
     optimizer: OptimizerConfig
     tune: Options
     stages: tuple[StageConfig, ...]
+    mesh: MeshConfig
     eval: EvalConfig
     cache: Options
     generate: GenerateConfig

@@ -24,12 +24,18 @@ if TYPE_CHECKING:
     from lcx.data.pipeline import BatchIterator
     from lcx.launch.experiment import ExperimentConfig
     from lcx.models import ModelConfig
+    from lcx.parallel import MeshConfig
     from lcx.types import Tree
 
 
 def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> list[str]:
-    """Adds the verb's flags. What can be overridden of a Hugging Face directory's model are its own fields."""
+    """Adds the verb's flags."""
     shared.define_workdir(flags, 'Directory of the run: created, or continued if it holds this experiment.')
+    return define_experiment(flags, argv)
+
+
+def define_experiment(flags: absl_flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """Adds ``--config``. What can be overridden of a Hugging Face directory's model are its own fields."""
     given, words = shared.peek(argv, 'config')
     peeked, _ = shared.peek(words, 'config.init_from', 'workdir')
     if given['config'] is None:
@@ -62,6 +68,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     values = values_of(flags.config) if model is None else origin.applied(model, flags.config)[0]
     origin.check_tokenizer(Path(values['init_from'] or ''), values)
     config = experiment_config(values)
+    refuse_mesh(config.mesh)
     validate(config.data, config.eval.split)
     trained_length = starting_length(config, target)
     models = stage_models(config, dataclasses.replace(config.model, trained_length=trained_length))
@@ -87,6 +94,16 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
             ),
             workdir.path,
         )
+
+
+def refuse_mesh(mesh: MeshConfig) -> None:
+    """Raises ConfigError for a mesh of several devices."""
+    for name, size in mesh.given.items():
+        if size != 1:
+            raise ConfigError(
+                f'mesh.{name}: {size}, but training over several devices is not there yet: lcx train takes one, and '
+                'lcx plan says what several would hold. Nearest: 1.'
+            )
 
 
 def model_of(init: str | None, workdir: str | None) -> ModelConfig | None:

@@ -34,7 +34,7 @@ HEARTBEAT = 10  # seconds between signs of life
 EXPIRY = 120  # seconds without one after which the lock of another machine is stale; above clock differences
 
 # What may differ when a run goes on: it changes nothing that is trained. All else is the run's identity.
-RUNTIME = ('cache', 'checkpoint', 'data.directory', 'eval', 'generate', 'label', 'log')
+RUNTIME = ('cache', 'checkpoint', 'data.directory', 'eval', 'generate', 'label', 'log', 'mesh')
 
 PACKAGES = ('lcx', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 

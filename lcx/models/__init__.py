@@ -6,8 +6,8 @@ logits(config, params, tokens)  # [B, T, V]: for notebooks and tests; training n
 """
 
 from lcx.models.config import LayerKind, ModelConfig
-from lcx.models.decoder import Decoder, init, logits
+from lcx.models.decoder import Decoder, boxed, init, logits
 from lcx.models.presets import PRESETS
 from lcx.models.scoring import Scores, score
 
-__all__ = ['PRESETS', 'Decoder', 'LayerKind', 'ModelConfig', 'Scores', 'init', 'logits', 'score']
+__all__ = ['PRESETS', 'Decoder', 'LayerKind', 'ModelConfig', 'Scores', 'boxed', 'init', 'logits', 'score']

@@ -168,8 +168,17 @@ class Decoder(nn.Module):
 
 def init(config: ModelConfig, key: Array) -> Tree:
     """Fresh parameters as a plain tree of fp32 arrays. Under ``jax.eval_shape`` it costs nothing at any size."""
+    return nn.meta.unbox(_init(config, key))
+
+
+def boxed(config: ModelConfig) -> Tree:
+    """Shapes of the parameters, each in a box with the names of its axes. Nothing is allocated."""
+    return jax.eval_shape(lambda: _init(config, jax.random.key(0)))
+
+
+def _init(config: ModelConfig, key: Array) -> Tree:
     tokens = jnp.zeros((1, 2), jnp.int32)
-    return nn.meta.unbox(Decoder(config).init(key, tokens, tokens, tokens + 1)['params'])
+    return Decoder(config).init(key, tokens, tokens, tokens + 1)['params']
 
 
 def logits(config: ModelConfig, params: Tree, tokens: Int[Array, 'B T']) -> Float[Array, 'B T V']:

@@ -1,11 +1,12 @@
-"""Attention over tokens that lie on many devices.
+"""One experiment on many devices: the mesh, what lies where, and attention over tokens that lie on many of them.
 
 from lcx.parallel import shard
 attend = shard('ring', {'name': 'blockwise'}, mesh, order='zigzag')
 out = attend(q, k, v, where, both(causal, same_segment))
 """
 
+from lcx.parallel.mesh import AXES, MeshConfig
 from lcx.parallel.orders import ORDERS
 from lcx.parallel.sequence import STRATEGIES, shard
 
-__all__ = ['ORDERS', 'STRATEGIES', 'shard']
+__all__ = ['AXES', 'ORDERS', 'STRATEGIES', 'MeshConfig', 'shard']

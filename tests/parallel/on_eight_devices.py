@@ -22,7 +22,8 @@ from lcx.attention import (
 from lcx.attention.masks import Rule
 from lcx.config import Options
 from lcx.errors import ConfigError, UnsupportedError
-from lcx.parallel import STRATEGIES, orders, shard
+from lcx.models import LayerKind, ModelConfig, boxed, init
+from lcx.parallel import STRATEGIES, MeshConfig, mesh, orders, rules, shard
 from lcx.parallel.traffic import collective_bytes
 from lcx.types import Where
 from tests.contracts.sequence_contract import AUTO, BY_NAME, B, H, Row, SequenceContract, T, draw, line_mesh
@@ -321,3 +322,20 @@ def test_errors_name_field_value_and_a_way_out(options, change, message):
     x = jnp.zeros((B, tokens, heads, H))
     with pytest.raises(ConfigError, match=message):
         shard(**given)(x, x, x, Where.plain(B, tokens, tokens, heads), causal)
+
+
+def small_model() -> ModelConfig:
+    kinds = Options({'full': LayerKind(attention=Options(name='blockwise', block=64))})
+    sizes = dict(vocab=256, width=64, layers=4, heads=4, kv_heads=2, head_dim=16, hidden=176)
+    return ModelConfig(**sizes, kinds=kinds, remat='full')
+
+
+def test_a_planned_mesh_is_made_and_parameters_lie_as_planned():
+    model = small_model()
+    devices = mesh.make(MeshConfig(fsdp=-1, tensor=2, stage=2), jax.devices())
+    assert dict(devices.shape) == {'data': 1, 'fsdp': 2, 'context': 1, 'tensor': 2, 'stage': 2}
+    where = rules.shardings(boxed(model), devices)
+    params = jax.jit(lambda: init(model, jax.random.key(0)), out_shardings=where)()
+    for x, lies in zip(jax.tree.leaves(params), jax.tree.leaves(where), strict=True):
+        (size,) = {shard.data.nbytes for shard in x.addressable_shards}
+        assert size * rules.divided(lies.spec, devices) == x.nbytes

@@ -1,0 +1,209 @@
+"""What training takes of each device of a mesh, by arithmetic and abstract evaluation: nothing is computed or allocated.
+
+Counted, in bytes of one device:
+
+    parameters     fp32, all of them, divided as lcx.parallel.rules has it; they are the master copy
+    gradients      of those that train, fp32, divided alike; twice with optimizer.accumulate, the sum and a part
+    optimizer      the state of optax for those, divided alike
+    gathered       mesh.fsdp > 1: the largest that is whole over fsdp at one time, a period of layers or an embedding table,
+                   in the dtype of activations
+    activations    what the backward pass is handed by the forward pass: the residuals of ``jax.vjp`` of the loss, each
+                   once, of the model, rows and tokens as one device has them; model.remat is in it, because it is traced
+    period         model.remat other than none: the residuals of one period of layers without it, made again
+    logits         of one chunk of loss.chunk, fp32, and their gradient
+
+    total = parameters + gradients + optimizer + gathered + activations + max(period, logits)
+
+Not counted: what a kernel needs while it runs, buffers of collectives, the batch, the program, and what the compiler keeps
+less or more of than was traced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec
+
+from lcx.compress import leaves, lora
+from lcx.models import ModelConfig, boxed
+from lcx.models.config import DTYPES
+from lcx.parallel import rules
+from lcx.parallel.mesh import share
+from lcx.parallel.rules import Mesh
+from lcx.train.config import OptimizerConfig, TrainConfig
+from lcx.train.loss import loss_sums
+from lcx.train.optimizer import optimizer
+from lcx.train.tune import Tuning, abstract_params, flops
+from lcx.types import Batch, Tree
+
+
+class Parameter(NamedTuple):
+    """A leaf of the parameters on a mesh."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    spec: PartitionSpec
+    bytes: int  # of one device
+    trains: bool
+
+
+class Stage(NamedTuple):
+    """A training stage on one device: the bytes of the module, and its work."""
+
+    rows: int  # of each gradient step
+    tokens: int  # of each row
+    activations: int
+    period: int
+    logits: int
+    flops: float  # of a step
+
+
+class Footprint(NamedTuple):
+    """What a run takes of one device; see the module."""
+
+    parameters: tuple[Parameter, ...]
+    gradients: int
+    optimizer: int
+    gathered: int
+    stages: tuple[Stage, ...]
+
+    @property
+    def held(self) -> int:
+        """Bytes of the parameters."""
+        return sum(x.bytes for x in self.parameters)
+
+    def total(self, stage: Stage) -> int:
+        """Bytes of everything that is counted, in that stage."""
+        lasting = self.held + self.gradients + self.optimizer + self.gathered
+        return lasting + stage.activations + max(stage.period, stage.logits)
+
+
+def footprint(config: TrainConfig, models: tuple[ModelConfig, ...], mesh: Mesh) -> Footprint:
+    """The footprint of a run whose stages train ``models``.
+
+    Raises:
+      ConfigError: a size does not divide over the mesh; the message has both numbers and the nearest that do.
+    """
+    tuning = config.tuning
+    shapes = abstract_params(tuning, models[0])
+    where = rules.shardings(lora.boxed(boxed(models[0]), shapes), mesh)
+    found = parameters(shapes, where, tuning.trains)
+    trained = sum(x.bytes for x in found if x.trains)
+    return Footprint(
+        found,
+        trained * (2 if config.optimizer.accumulate > 1 else 1),
+        optimizer_bytes(config.optimizer, shapes, where, tuning.trains),
+        gathered_bytes(found, models[0], mesh),
+        tuple(stage(config, i, model, mesh) for i, model in enumerate(models)),
+    )
+
+
+def parameters(shapes: Tree, where: Tree, trains: Callable[[str], bool]) -> tuple[Parameter, ...]:
+    """The leaves of ``shapes`` as they lie ``where``."""
+    specs = leaves.named(where)
+    return tuple(
+        Parameter(name, x.shape, str(x.dtype), specs[name].spec, _bytes(x, specs[name]), trains(name))
+        for name, x in leaves.named(shapes).items()
+    )
+
+
+def optimizer_bytes(config: OptimizerConfig, shapes: Tree, where: Tree, trains: Callable[[str], bool]) -> int:
+    """Bytes of the state of the optimizer on one device: what is like a parameter lies as that one does."""
+    method = optimizer(
+        config.name,
+        lambda step: config.learning_rate,
+        beta1=config.beta1,
+        beta2=config.beta2,
+        weight_decay=config.weight_decay,
+        clip=config.clip,
+    )
+    trained, places = (leaves.split(tree, trains)[0] for tree in (shapes, where))
+    state = jax.eval_shape(method.init, trained)
+    sizes = optax.tree_utils.tree_map_params(
+        method, _bytes, state, places, transform_non_params=lambda x: x.size * x.dtype.itemsize
+    )
+    return sum(jax.tree.leaves(sizes))
+
+
+def gathered_bytes(found: tuple[Parameter, ...], model: ModelConfig, mesh: Mesh) -> int:
+    """Bytes that are whole over fsdp at one time: of a period of the layers, or the larger table."""
+    if mesh.shape['fsdp'] == 1:
+        return 0
+    item = jnp.dtype(DTYPES[model.dtype]).itemsize
+    whole = {x.name: math.prod(x.shape) * item // rules.divided(_ungathered(x.spec), mesh) for x in found}
+    period = sum(size for name, size in whole.items() if name.startswith('layers/'))
+    repeats = max(1, model.repeats // mesh.shape['stage'])
+    tables = [size for name, size in whole.items() if name in ('embedding', 'output')]
+    return max(period // repeats, *tables)
+
+
+def _ungathered(spec: PartitionSpec) -> PartitionSpec:
+    return PartitionSpec(*(None if entry == 'fsdp' else entry for entry in spec))
+
+
+def stage(config: TrainConfig, number: int, model: ModelConfig, mesh: Mesh) -> Stage:
+    """One stage of training on one device; ``model`` is that of the stage."""
+    here, field = config.stages[number], f'stages[{number}]'
+    accumulate, tuning = config.optimizer.accumulate, config.tuning
+    rows = rules.share_rows(mesh, f'{field}.batch', here.batch, accumulate) // accumulate
+    tokens = rules.share_tokens(mesh, f'{field}.length', here.length)
+    chunk = rows * min(tokens, max(1, config.loss.chunk * accumulate // here.batch))
+    local = one_device(here.training(model), mesh)
+
+    def kept(model: ModelConfig) -> int:
+        sums = functools.partial(loss_sums, model, z_loss=config.loss.z_loss, chunk=chunk)
+        return residual_bytes(tuning, model, tuning.wrap(sums), rows, tokens)
+
+    period = 0
+    if local.remat != 'none':
+        one, two = (dataclasses.replace(local, remat='none', layers=n * len(local.pattern)) for n in (1, 2))
+        period = kept(two) - kept(one)
+    work = flops(tuning, model, here.length) * here.batch * here.length / math.prod(mesh.shape.values())
+    return Stage(rows, tokens, kept(local), period, 2 * 4 * chunk * local.vocab, work)
+
+
+def one_device(model: ModelConfig, mesh: Mesh) -> ModelConfig:
+    """The model as one device computes it: its layers, heads, hidden units and part of the vocabulary."""
+
+    def part(name: str, size: int) -> int:
+        return share(mesh.shape, rules.FIELDS[name], size, rules.ACTIVATIONS[name])
+
+    return dataclasses.replace(
+        model,
+        vocab=part('vocab', model.vocab),
+        heads=part('heads', model.heads),
+        kv_heads=part('kv_heads', model.kv_heads),
+        hidden=part('hidden', model.hidden),
+        layers=part('layers', model.repeats) * len(model.pattern) + model.rest,
+    )
+
+
+def residual_bytes(tuning: Tuning, model: ModelConfig, sums: Callable, rows: int, tokens: int) -> int:
+    """Bytes that the forward pass of the loss ``sums`` keeps for the backward pass, parameters and batch apart."""
+    trained, frozen = leaves.split(abstract_params(tuning, model), tuning.trains)
+    ints, floats = (jax.ShapeDtypeStruct((rows, tokens), kind) for kind in (jnp.int32, jnp.float32))
+    batch = Batch(ints, ints, floats, ints, ints, jax.ShapeDtypeStruct((rows,), jnp.int32))
+
+    def backward(trained: Tree, frozen: Tree, batch: Batch) -> Tree:
+        def loss(trained: Tree) -> Tree:
+            return sums(leaves.join(trained, frozen), batch, jax.random.key(0))
+
+        return jax.vjp(loss, trained, has_aux=True)[1]
+
+    jaxpr = jax.make_jaxpr(backward)(trained, frozen, batch).jaxpr
+    given = set(jaxpr.invars)
+    kept = {x for x in jaxpr.outvars if not isinstance(x, jax.extend.core.Literal)} - given
+    return sum(x.aval.size * x.aval.dtype.itemsize for x in kept)
+
+
+def _bytes(x: jax.ShapeDtypeStruct, where: jax.sharding.NamedSharding) -> int:
+    return x.size * x.dtype.itemsize // rules.divided(where.spec, where.mesh)
