@@ -325,8 +325,9 @@ def stage(steps: int, length: int, batch: int, **overrides) -> ConfigDict:
 def mesh(**sizes) -> ConfigDict:
     """Devices along each axis of the mesh, which `lcx plan` reads.
 
-    Training over several devices is not there yet: `lcx train` refuses sizes other than 1, and `lcx eval` and `generate`
-    do not read them. They multiply to the number of devices; -1 for one of data and fsdp: what the others leave.
+    Training over several devices is not there yet: `lcx train` uses one and refuses sizes other than 1; `lcx eval` and
+    `lcx generate` do not read them. They multiply to the number of devices; one of data and fsdp may be -1: what the
+    others leave.
     """
     config = ConfigDict()
     config.data = 1  # divides the rows of a batch

@@ -1,7 +1,7 @@
 """``lcx plan``: what training takes of each device, by arithmetic: nothing is allocated, and no device has to be there.
 
 lcx plan --config=configs/base.py
-lcx plan --config=configs/base.py --devices=64 --config.model.preset=llama_8b --config.mesh.fsdp=-1 --config.mesh.tensor=8
+lcx plan --config=configs/base.py --config.model.preset=llama_8b --devices=64 --config.mesh.fsdp=-1
 lcx plan --config=configs/base.py --cache_tokens=8192 --cache_rows=4       # and the keys and values of texts
 
 Every parameter with its part on a device, then the sums; lcx/train/footprint.py says what they count.

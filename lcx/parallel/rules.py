@@ -1,7 +1,7 @@
 """Where things lie: one table from the logical axis names of lcx.models to the axes of the mesh.
 
-Modules name their axes, 'embed' and 'heads', and know no mesh. A strategy is the sizes of a mesh: an axis of size 1 divides
-nothing. A dimension that does not divide is an error, never a copy on every device.
+Modules name their axes, 'embed' and 'heads', and know no mesh. A strategy is the sizes of a mesh: an axis of size 1
+divides nothing. A dimension that does not divide is an error, never a copy on every device.
 """
 
 from __future__ import annotations

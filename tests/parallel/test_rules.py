@@ -1,7 +1,7 @@
 """Where parameters and activations lie: literal specs, and an error for whatever does not divide."""
 
 import ast
-import dataclasses
+import math
 from pathlib import Path
 
 import flax.linen as nn
@@ -21,10 +21,7 @@ P = jax.sharding.PartitionSpec
 
 def abstract(**sizes) -> jax.sharding.AbstractMesh:
     config = MeshConfig(**sizes)
-    product = 1
-    for size in config.given.values():
-        product *= size
-    return mesh.abstract(config, product)
+    return mesh.abstract(config, math.prod(config.given.values()))
 
 
 def specs(model, **sizes) -> dict[str, P]:
@@ -149,7 +146,7 @@ def test_what_does_not_divide_is_an_error(fields, sizes, message):
 
 
 def test_heads_do_not_divide_where_key_heads_do_not():
-    message = r"^model\.heads: 12 is no multiple of mesh\.tensor=8\. Nearest: model\.heads 8 or 16, or mesh\.tensor 6\. It is axis 'heads' of q\.$"
+    message = r'^model\.heads: 12 is no multiple of mesh\.tensor=8\. Nearest: model\.heads 8 or 16, or mesh\.tensor 6\.'
     with pytest.raises(ConfigError, match=message):
         rules.check(abstract(tensor=8), 'heads', 12, rules.PARAMETERS, 'q')
 
@@ -199,7 +196,3 @@ def test_parts_of_an_array():
     devices = abstract(data=2, fsdp=3, tensor=4)
     assert rules.divided(P(('data', 'fsdp'), None, 'tensor'), devices) == 24
     assert rules.divided(P(), devices) == 1
-
-
-def test_dataclasses_of_meshes_are_hashable():
-    assert hash(MeshConfig(fsdp=2)) == hash(dataclasses.replace(MeshConfig(), fsdp=2))
