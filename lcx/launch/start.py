@@ -54,9 +54,13 @@ def keep_freed_memory() -> bool:
 def compilation_cache() -> None:
     """Keeps compiled programs in a directory that only the user can write to, since they are executed when read.
 
-    JAX_COMPILATION_CACHE_DIR names another; set to the empty string it turns the cache off.
+    JAX_COMPILATION_CACHE_DIR names another; set to the empty string it turns the cache off. It is off where a CPU plays
+    several devices: programs that are read back no longer wait for each other's collectives in order, and give wrong
+    numbers (jaxlib 0.10.2).
     """
-    if 'JAX_COMPILATION_CACHE_DIR' in os.environ:
+    if 'JAX_COMPILATION_CACHE_DIR' in os.environ or (
+        jax.default_backend() == 'cpu' and jax.device_count() > 1
+    ):
         return
     directory = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'lcx' / 'xla'
     directory.mkdir(parents=True, exist_ok=True)
