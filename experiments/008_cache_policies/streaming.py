@@ -76,7 +76,10 @@ def main() -> None:
         chosen = drawn(ranges, flags.targets)
         again = recomputed(model, params, book, chosen)
         for (start, end), targets in chosen.items():
-            write('recomputed', **numbers(again[targets], size[targets], start, end, flags.tokens))
+            row = numbers(again[targets], size[targets], start, end, flags.tokens)
+            write(
+                'recomputed', **row | {'evaluator': 'recomputed'}
+            )  # of few targets: no line beside the others
         for label, options in POLICIES.items():
             for length in (8192 << i for i in range(32)):
                 if length > flags.tokens:
@@ -145,7 +148,7 @@ def numbers(nll: np.ndarray, size: np.ndarray, start: int, end: int, length: int
         'bucket_end': end,
     }
     row |= {'ppl': float(np.exp(nll.mean())), 'targets': len(nll)}
-    return row | {'bits_per_byte': float(nll.sum() / np.log(2) / size.sum()), 'bits_per_byte_stderr': 0.0}
+    return row | {'bits_per_byte': float(nll.sum() / np.log(2) / size.sum())}
 
 
 if __name__ == '__main__':
