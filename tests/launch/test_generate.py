@@ -157,7 +157,13 @@ def endless(trained):
     """A process that writes without end, of which the first byte has been read."""
     words = ['generate', f'--init={trained}', f'--prompt={PROMPT}', '--tokens=200000']
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'stdin': subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, '-m', 'lcx', *words], cwd=ROOT, **pipes) as child:
+
+    def heard() -> None:
+        """Tests that run in the background of a shell ignore Ctrl-C, and so would their children."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    command = [sys.executable, '-m', 'lcx', *words]
+    with subprocess.Popen(command, cwd=ROOT, preexec_fn=heard, **pipes) as child:
         assert child.stdout.read(1)
         yield child
         child.kill()
