@@ -17,3 +17,19 @@ def pytest_configure(config: pytest.Config) -> None:
     # Machine code made quickly, of the same program: what XLA fuses, keeps and copies is decided before.
     quick = '--xla_backend_optimization_level=0'
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {quick}'.strip()
+
+
+# A process may hold so many pieces of memory (vm.max_map_count is 65,530 by default), and every program takes several:
+# without room for one more, XLA crashes.
+PIECES = 20_000
+
+
+@pytest.fixture(autouse=True, scope='module')
+def forgotten_programs():
+    """Programs are dropped after a module that leaves many behind."""
+    yield
+    maps = Path('/proc/self/maps')
+    if maps.exists() and len(maps.read_bytes().splitlines()) > PIECES:
+        import jax
+
+        jax.clear_caches()
