@@ -108,8 +108,13 @@ class Query(NamedTuple):
 
 
 def block_size(queries: int, cache: Blocks) -> int:
-    """Slots in a block: few for many queries, whose scores should stay in a core's cache."""
-    return min(cache.slots, cache.largest, max(1, SCORES // queries))
+    """Slots in a block: few for many queries, whose scores should stay in a core's cache.
+
+    Blocks are alike, up to a multiple of 64: a last one that is read again from further in front would be work twice.
+    """
+    most = min(cache.largest, max(1, SCORES // queries))
+    even = blocks.even_block(cache.slots, most)
+    return min(cache.slots, most, -(-even // 64) * 64)
 
 
 def attend(query: Query, cache: Blocks) -> tuple[Float[Array, 'B T N H'], Float[Array, 'B T N']]:
