@@ -29,7 +29,7 @@ from __future__ import annotations
 from lcx.about import About
 from lcx.attention import masks
 from lcx.attention.masks import both, distance
-from lcx.attention.regions import Region, all_at, as_they_are
+from lcx.attention.regions import Positions, Region, all_at, as_they_are
 
 ABOUT = About(
     paper='arXiv:2308.16137, Han et al. 2023',
@@ -45,9 +45,18 @@ def lm_infinite(*, window: int, sinks: int) -> tuple[Region, ...]:
     Raises:
       ConfigError: ``window`` or ``sinks`` is below 1.
     """
+    return near_and_first(window, sinks, all_at(window), all_at(0))
+
+
+def near_and_first(window: int, sinks: int, query: Positions, key: Positions) -> tuple[Region, ...]:
+    """The ``window`` newest keys at their distance, and the ``sinks`` first ones beyond it at ``query`` - ``key``.
+
+    Raises:
+      ConfigError: ``window`` or ``sinks`` is below 1.
+    """
     masks.at_least_one('window', window)
     masks.at_least_one('sinks', sinks)
     return (
         Region(distance(0, window), as_they_are, as_they_are),
-        Region(both(distance(window), masks.sinks(sinks)), all_at(window), all_at(0)),
+        Region(both(distance(window), masks.sinks(sinks)), query, key),
     )

@@ -28,8 +28,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from lcx.about import About
-from lcx.attention import masks
-from lcx.attention.masks import both, distance
+from lcx.attention.lm_infinite import near_and_first
 from lcx.attention.regions import Region, as_they_are
 
 ABOUT = About(
@@ -46,13 +45,5 @@ def streaming(*, window: int, sinks: int) -> tuple[Region, ...]:
     Raises:
       ConfigError: ``window`` or ``sinks`` is below 1.
     """
-    masks.at_least_one('window', window)
-    masks.at_least_one('sinks', sinks)
-    return (
-        Region(distance(0, window), as_they_are, as_they_are),
-        Region(
-            both(distance(window), masks.sinks(sinks)),
-            lambda positions: jnp.minimum(positions, sinks + window - 1),
-            as_they_are,
-        ),
-    )
+    last = sinks + window - 1
+    return near_and_first(window, sinks, lambda positions: jnp.minimum(positions, last), as_they_are)

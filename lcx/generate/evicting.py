@@ -57,7 +57,6 @@ class Evicting:
     tokens: int | None = None
     bytes: int | None = None
     whole: int | None = None
-    raw: bool = False
 
     def init(self, shape: Shape, dtype: jnp.dtype) -> Kept:
         every = self.rule.budgets(self._budget(shape, dtype), shape.depth)
@@ -188,11 +187,6 @@ def compressed(cache: Cache, more: int = 0) -> Cache:
     start, used = jnp.zeros((), jnp.int32), jnp.minimum(state.used, size)
     budgets = tuple(budget + more for budget in state.budgets)
     return dataclasses.replace(cache, store=store, state=Kept(*kept, start, used, budgets))
-
-
-def kept(cache: Cache) -> Int[Array, 'L B K']:
-    """How many tokens each head holds."""
-    return jnp.sum(cache.state.seg != PADDING, axis=-1)
 
 
 def _of(x: Float[Array, 'L ...'], layer: Array) -> Array:

@@ -25,7 +25,6 @@ from lcx.generate.ring import Ring
 from lcx.models import ModelConfig
 from lcx.models.cache import Cache, Caches, Shape, Store
 from lcx.models.config import DTYPES, LayerKind
-from lcx.types import PADDING, Array
 
 
 class Room(NamedTuple):
@@ -294,9 +293,3 @@ def make_policy(options: Mapping, room: Room, path: str = 'cache') -> Policy:
 def held_bytes(caches: Caches) -> int:
     """Bytes of all arrays of ``caches``, or of their shapes."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(caches))
-
-
-def kept_bytes(caches: Caches) -> Array:
-    """Bytes of the slots that hold a token, in all layers, rows and heads; :func:`held_bytes` counts the others too."""
-    every = (cache for part in caches for cache in part)
-    return sum(held_bytes(cache.state) * jnp.mean(cache.state.seg != PADDING) for cache in every)

@@ -70,7 +70,6 @@ class Probe:
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     length: int  # tokens of the text
-    raw: bool = False
 
     @property
     def stride(self) -> int:

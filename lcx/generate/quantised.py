@@ -59,7 +59,6 @@ class Quantised:
     bits: int = 4
     group: int = 64
     residual: int = 64
-    raw: bool = False
 
     @property
     def newest(self) -> int:

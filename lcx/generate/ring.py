@@ -40,7 +40,6 @@ class Ring:
 
     newest: int
     first: int = 0
-    raw: bool = False
 
     def init(self, shape: Shape, dtype: jnp.dtype) -> Slots:
         slots = self.first + self.newest

@@ -20,6 +20,7 @@ from lcx.data.tasks import TASKS
 from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
 from lcx.eval import EVALUATORS, Apply, Context, Generate
+from lcx.eval.api import Evaluator
 from lcx.generate import reading
 from lcx.generate.loop import generate
 from lcx.generate.policies import Room, held_bytes, make_policy
@@ -92,21 +93,21 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
             'split': config.eval.split,
             'trained_length': model.trained_length,
             'position': model.position['name'],
-            'of': identity(model, step, config.seed, source, through(config)),
         }
-        caches = {}  # columns by length
-        if config.eval.cached:
-            sizes = {length: cache_bytes(config, model, length) for length in config.eval.lengths}
-            caches = {n: {'cache': config.cache['name'], 'cache_bytes': size} for n, size in sizes.items()}
         path = workdir / 'results.jsonl'
         with JsonlWriter(path) as results:  # first, since it removes a torn last line
-            done = [row for row in read_jsonl(path) if row.get('of') == common['of']]
+            before = list(read_jsonl(path))
             for evaluator in evaluators:
+                of = identity(model, step, config.seed, source, through(config, evaluator))
+                done, caches = (
+                    [row for row in before if row.get('of') == of],
+                    columns(config, model, evaluator),
+                )
                 since = time.monotonic()
                 given = write_of(model) if evaluator.writes else renewing_peak(apply_of(model))
                 for row in evaluator.run(given, params, done):
                     now = time.monotonic()
-                    own = {'factor': factor(model, row['length']), **caches.get(row['length'], {})}
+                    own = {'of': of, 'factor': factor(model, row['length']), **caches.get(row['length'], {})}
                     row = {**common, **own, **row, 'seconds': now - since}
                     row['peak_bytes'] = peak_bytes()
                     since = now
@@ -135,14 +136,25 @@ def cache_bytes(config: ExperimentConfig, model: ModelConfig, length: int) -> in
     return held_bytes(jax.eval_shape(lambda: policy.compressed(policy.caches(own, 1))))
 
 
-def through(config: ExperimentConfig) -> list | None:
-    """What texts are scored through, if that is a cache: its options, and the tokens of a piece."""
-    return [plain(config.cache.set()), config.generate.chunk] if config.eval.cached else None
+def columns(config: ExperimentConfig, model: ModelConfig, evaluator: Evaluator) -> dict[int, dict[str, Any]]:
+    """What rows of each length say of the cache, where there is one. Raises ConfigError as :func:`cache_bytes`."""
+    if not through(config, evaluator):
+        return {}
+    sizes = {length: cache_bytes(config, model, length) for length in config.eval.lengths}
+    return {length: {'cache': config.cache['name'], 'cache_bytes': size} for length, size in sizes.items()}
 
 
-def identity(model: ModelConfig, step: int, seed: int, source: Path, cache: list | None = None) -> str:
+def through(config: ExperimentConfig, evaluator: Evaluator) -> list:
+    """What the evaluator reads texts through, if that is a cache: its options, the tokens of a piece, how it writes."""
+    cache = [plain(config.cache.set()), config.generate.chunk]
+    if evaluator.writes:
+        return [*cache, plain(config.generate.sampling)]
+    return cache if config.eval.cached else []
+
+
+def identity(model: ModelConfig, step: int, seed: int, source: Path, through: Sequence = ()) -> str:
     """A digest of what is evaluated: equal for equal parameters, model, seed and cache."""
-    facts = [plain(model), step, seed, str(source.resolve()), *([] if cache is None else [cache])]
+    facts = [plain(model), step, seed, str(source.resolve()), *([list(through)] if through else [])]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 

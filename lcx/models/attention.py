@@ -53,19 +53,26 @@ class Attention(nn.Module):
         rest = {'bias': bias, 'scale': config.attention_scale, 'softcap': config.attention_softcap}
         if memory is not None:
             paired = tuple(zip(split, tables)) if split else ((PLAIN, (tables, tables)),)
-            turned = [query(r.query(where.q_pos), q_tables) for r, (q_tables, _) in paired]
-            if keeps_raw(kind, position, memory.cache.store):
+            raw = keeps_raw(kind, position)
+            if not raw:
+                (region, (_, k_tables)), *_ = paired  # all turn keys alike
+                k = key(k, region.key(where.k_pos), k_tables)
 
-                def anew(k: Array, pos: Int[Array, 'B S'], tables: Tree) -> Array:
-                    newest = memory.cache.newest
+            def turned(region: regions.Region) -> Callable | None:
+                """What turns keys when they are read, those of a block with its tables, or without."""
+
+                def turn(k: Array, pos: Int[Array, 'B S'], tables: Tree) -> Array:
+                    pos, newest = region.key(pos), memory.cache.newest
                     own = tables_at(position, position_params, pos, newest) if tables is None else tables
                     return key(k, pos, own)
 
-                sides = _sides(rule, [r for r, _ in paired], turned, anew, memory.tables)
-            else:
-                (region, (_, k_tables)), *_ = paired  # all turn keys alike
-                k = key(k, region.key(where.k_pos), k_tables)
-                sides = _sides(rule, [r for r, _ in paired], turned, None, None)
+                return turn if raw else None
+
+            slots = memory.tables or (None,) * len(paired)
+            sides = tuple(
+                cached.Side(masks.both(rule, r.rule), query(r.query(where.q_pos), q_tables), turned(r), own)
+                for (r, (q_tables, _)), own in zip(paired, slots)
+            )
             asked = cached.Query(sides, where.q_pos, where.q_seg, where.heads, **rest)
             y, cache = remembered(memory, Entry(k, v, where.q_pos, where.q_seg), asked)
         elif split:
@@ -86,22 +93,3 @@ def remembered(memory: Memory, new: Entry, query: cached.Query) -> tuple[Float[A
     blocks = cache.store.blocks(cache.state, memory.layer)
     y, lse = cached.attend(query, blocks)
     return y, cache.settle(memory.layer, new, cached.Received(query, lse, blocks))
-
-
-def _sides(
-    rule: masks.Rule,
-    split: list[regions.Region],
-    turned: list[Array],
-    turn: Callable | None,
-    tables: tuple | None,
-) -> tuple[cached.Side, ...]:
-    """A side of each region: its pairs, its queries, and how its keys are turned when they are read."""
-
-    def of(region: regions.Region) -> Callable | None:
-        return None if turn is None else lambda k, pos, tables: turn(k, region.key(pos), tables)
-
-    own = tables or (None,) * len(split)
-    return tuple(
-        cached.Side(masks.both(rule, region.rule), q, of(region), t)
-        for region, q, t in zip(split, turned, own)
-    )

@@ -48,8 +48,6 @@ class Entry(NamedTuple):
 class Store(Protocol):
     """How keys and values of some layers are kept. Frozen and hashable; ``state`` is a pytree of its own."""
 
-    raw: bool  # whether it needs keys before rotation, whatever the position method
-
     def init(self, shape: Shape, dtype: jnp.dtype) -> Tree:
         """The state before any token."""
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lcx.attention.regions import as_they_are
-from lcx.models.cache import Cache, Store
+from lcx.models.cache import Cache
 from lcx.models.config import ACTIVATIONS, LayerKind, ModelConfig
 from lcx.models.linear import Projection
 from lcx.models.norms import NORMS
@@ -84,18 +84,18 @@ def tables_at(
     return jax.tree.map(lambda x: x[:, :-1], tables)
 
 
-def keeps_raw(kind: LayerKind, position: Position, store: Store) -> bool:
+def keeps_raw(kind: LayerKind, position: Position) -> bool:
     """Whether a cache of such layers holds keys before rotation.
 
     They are rotated anew where rotations follow the length, or where regions turn one key in several ways.
     """
-    return store.raw or not position.static or len({r.key for r in kind.read_regions()}) > 1
+    return not position.static or len({r.key for r in kind.read_regions()}) > 1
 
 
 def cached_tables(kind: LayerKind, position: Position, params: Tree, cache: Cache) -> Tree:
     """The tables of :class:`~lcx.models.cache.Memory`."""
     slots = cache.store.positions(cache.state)
-    if slots is None or not keeps_raw(kind, position, cache.store):
+    if slots is None or not keeps_raw(kind, position):
         return None
     turns = [r.key for r in kind.read_regions()] or [as_they_are]
     return tuple(tables_at(position, params, turn(slots), cache.newest) for turn in turns)

@@ -275,7 +275,10 @@ def test_a_model_writes_answers_which_are_scored(trained, tmp_path, capfd):
         ('ruler', 'niah_single_1', 0, 0.0),  # of a model that knows nothing
     ]
     assert all(isinstance(r['prediction'], str) and r['seconds'] > 0 for r in found)
+    assert {r['cache'] for r in found} == {'full'}
     assert lcx(*words) == 0 and len(rows(tmp_path / 'results.jsonl')) == 2  # both are done
+    assert lcx(*words, '--config.cache.name=streaming') == 0  # but not through another cache
+    assert [r['cache'] for r in rows(tmp_path / 'results.jsonl')] == ['full'] * 2 + ['streaming'] * 2
     assert lcx(*words[:-4], "--config.eval.ruler.tasks=('vt', 'niah')", *short) == 2
     assert "eval.ruler.tasks: unknown 'niah'" in capfd.readouterr().err
 
