@@ -154,6 +154,16 @@ def kind(**options) -> ConfigDict:
     config.rule = ({'name': 'causal'},)
     config.position = config_dict.placeholder(object)
     config.regions = regions()
+    config.sequence = sequence()
+    config.update(options)
+    return config
+
+
+def sequence(name: str = 'ring', **options) -> ConfigDict:
+    """How attention goes over tokens on many devices (config.mesh.context above 1): lcx/parallel/sequence.py."""
+    config = ConfigDict()
+    config.name = name  # ring | all_gather | ulysses | ulysses_ring | halo (windows; order contiguous)
+    config.ulysses = config_dict.placeholder(int)  # ulysses_ring: devices that exchange heads
     config.update(options)
     return config
 
@@ -323,18 +333,19 @@ def stage(steps: int, length: int, batch: int, **overrides) -> ConfigDict:
 
 
 def mesh(**sizes) -> ConfigDict:
-    """Devices along each axis of the mesh, which `lcx plan` reads.
+    """Devices along each axis of the mesh that `lcx train` and `lcx eval` use, and `lcx plan` reads.
 
-    Training over several devices is not there yet: `lcx train` uses one and refuses sizes other than 1; `lcx eval` and
-    `lcx generate` do not read them. They multiply to the number of devices; one of data and fsdp may be -1: what the
-    others leave.
+    They multiply to the number of devices; data or fsdp may be -1, what the others leave (of both: fsdp). A run may go on
+    with another mesh.
     """
     config = ConfigDict()
-    config.data = 1  # divides the rows of a batch
+    config.data = -1  # divides the rows of a batch
     config.fsdp = 1  # divides the rows, and parameters, gradients and optimizer state by the model's width
     config.context = 1  # divides the tokens of each row
     config.tensor = 1  # divides heads, hidden units and the vocabulary
     config.stage = 1  # divides the layers: repeats of the pattern
+    # In which tokens lie over context: zigzag and striped share causal attention evenly. contiguous | zigzag | striped
+    config.order = 'zigzag'
     config.update(sizes)
     return config
 

@@ -121,9 +121,9 @@ def adapted(config: LoraConfig, f: F) -> F:
         y, module = call(*args, **kwargs), context.module
         if not isinstance(module, Projection) or not module.has_variable('params', A):
             return y
-        (x,) = args
-        low = linear(x, module.get_variable('params', A), len(module.inputs))
-        return y + config.scale * linear(low, module.get_variable('params', B), 1)
+        (x,), axes, names = args, len(module.inputs), module.names
+        low = linear(x, module.get_variable('params', A), axes, (*names[:axes], 'rank'))
+        return y + config.scale * linear(low, module.get_variable('params', B), 1, ('rank', *names[axes:]))
 
     @functools.wraps(f)
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -40,6 +40,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     from lcx.launch.evaluation import make_evaluate
     from lcx.launch.experiment import experiment_config
     from lcx.launch.start import start
+    from lcx.launch.train import placement_of
     from lcx.launch.workdir import Workdir
 
     shared.no_arguments(arguments)
@@ -50,8 +51,9 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     config = experiment_config(values)
     validate(config.data, config.eval.split)
     with Workdir(target) as workdir:
-        evaluate = make_evaluate(config, target, source.path)  # reads the data
+        placement = placement_of(config)
+        evaluate = make_evaluate(config, target, source.path, placement)  # reads the data
         if workdir.saved_config() is None:
             workdir.write_config(values)
         start(workdir, config.seed)
-        evaluate(source.params(model), model, source.step)
+        evaluate(source.params(model, placement.mesh), model, source.step)

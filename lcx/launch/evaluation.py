@@ -26,6 +26,7 @@ from lcx.generate.loop import generate
 from lcx.generate.policies import Room, held_bytes, make_policy
 from lcx.launch.experiment import ExperimentConfig
 from lcx.models import ModelConfig, Scores, score
+from lcx.parallel.placement import Placement
 from lcx.train.metrics import JsonlWriter, read_jsonl
 from lcx.types import Batch, Tree
 
@@ -35,14 +36,15 @@ WORTH_A_LINE = 2.0  # seconds: single windows and samples that took less are wri
 SINGLE = ('window', 'sample')  # columns of rows that are one of many
 
 
-def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Evaluate:
+def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placement: Placement) -> Evaluate:
     """``evaluate(params, model, step)``: all of ``config.eval.run``, each row written as soon as it is known.
 
     ``seconds`` of a row are those since the one before; ``peak_bytes`` is the most memory (:func:`peak_bytes`) since
     its evaluator first scored a batch of its length, compilation included.
 
     Windows and prompts are drawn here, so that missing data ends a run before it trains. ``source`` is where the
-    parameters are from: an evaluation of the same parameters that was cut short goes on.
+    parameters are from: an evaluation of the same parameters that was cut short goes on. ``placement`` is where texts
+    are scored; parameters lie on its mesh.
     """
     tokenizer, task = make_tokenizer(config.data.tokenizer), config.data.task
     context = Context(
@@ -58,19 +60,36 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
 
     @functools.cache
     def apply_of(model: ModelConfig) -> Callable:
-        def apply(params: Tree, batch: Batch, after: int) -> Scores:
-            length = batch.tokens.shape[1]
+        def drawn(batch: Batch, remap: Callable | None) -> Batch:
+            """Some methods draw positions at evaluation too; the same ones every time."""
+            if remap is None:
+                return batch
+            return batch._replace(positions=remap(jax.random.key(config.seed), batch.positions, False))
+
+        @functools.partial(jax.jit, static_argnums=2)
+        def program(params: Tree, batch: Batch, length: int) -> Scores:
             remap = model.remap(length)
-            if remap is not None:  # some methods draw positions at evaluation too; the same ones every time
-                batch = batch._replace(positions=remap(jax.random.key(config.seed), batch.positions, False))
-            if not config.eval.cached:
-                return score(model, params, batch, chunk=config.loss.chunk)
+            batch = drawn(batch, remap and placement.of_text(remap, length))
+            return score(model, params, batch, chunk=config.loss.chunk, length=length)
+
+        def spread(params: Tree, batch: Batch) -> Scores:
+            rows, length = batch.tokens.shape
+            with jax.set_mesh(placement.mesh):
+                scores = program(params, placement.put(batch), length)
+            return placement.taken(scores, rows, length)
+
+        @functools.partial(jax.jit, static_argnums=2)
+        def reading_in_pieces(params: Tree, batch: Batch, after: int) -> Scores:
+            length = batch.tokens.shape[1]
             chunk = min(config.generate.chunk, length)
             policy = make_policy(config.cache, reading.room(length, chunk, after))
+            batch = drawn(batch, model.remap(length))
             return reading.score(model, params, batch, policy, chunk=chunk, logits=config.loss.chunk)
 
-        program = jax.jit(apply, static_argnums=2)
-        return lambda params, batch: program(params, batch, tokens_after(batch) if config.eval.cached else 0)
+        def cached(params: Tree, batch: Batch) -> Scores:  # which holds the tokens of a row on one device
+            return reading_in_pieces(params, batch, tokens_after(batch))
+
+        return cached if config.eval.cached else spread
 
     def write_of(model: ModelConfig) -> Generate:
         def write(params: Tree, prompts: Sequence[np.ndarray], new: int) -> list[np.ndarray]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
     from lcx.models import ModelConfig
+    from lcx.parallel.rules import Mesh
     from lcx.types import Tree
 
 NAMES = (
@@ -37,7 +38,8 @@ class Origin(NamedTuple):
     path: Path
     model: ModelConfig
     step: int  # finished steps of the run; 0 of a directory
-    params: Callable[[ModelConfig], Tree]  # for that model, or one of the same parameters
+    # For that model, or one of the same parameters; on that mesh, or on one device.
+    params: Callable[[ModelConfig, Mesh | None], Tree]
 
 
 def is_converted(path: Path) -> bool:
@@ -61,9 +63,16 @@ def find(path: Path, field: str = 'init') -> Origin:
     """
     if is_converted(path):
         from lcx import convert
+        from lcx.models import boxed
+        from lcx.parallel.rules import shardings
 
         convert.check_weights(path)
-        return Origin(path, convert.read_config(path), 0, lambda model: convert.load(path)[1])
+
+        def weights(model: ModelConfig, mesh: Mesh | None = None) -> Tree:
+            where = None if mesh is None else shardings(boxed(model), mesh)
+            return convert.load(path, shardings=where)[1]
+
+        return Origin(path, convert.read_config(path), 0, weights)
     from lcx import config as configuration
     from lcx.models import ModelConfig
     from lcx.train.checkpoint import Checkpoints
@@ -77,11 +86,11 @@ def find(path: Path, field: str = 'init') -> Origin:
             )
         model = configuration.build(ModelConfig, checkpoints.extra(step)['model'], field)
 
-    def params(model: ModelConfig) -> Tree:
+    def params(model: ModelConfig, mesh: Mesh | None = None) -> Tree:
         from lcx.train.tune import merged_params
 
         with Checkpoints(path / 'checkpoints', keep=None) as checkpoints:
-            return merged_params(checkpoints, model, step)
+            return merged_params(checkpoints, model, step, mesh)
 
     return Origin(path, model, step, params)
 
@@ -133,7 +142,10 @@ def define(
 
 
 def settings_of(found: Origin) -> ConfigDict:
-    """The configuration of a run with the model of its checkpoint, or configs/base.py for the model of a directory."""
+    """The configuration of a run with the model of its checkpoint, or configs/base.py for the model of a directory.
+
+    The mesh is not the run's: other devices may be at hand.
+    """
     from configs import base
 
     if is_converted(found.path):
@@ -141,7 +153,8 @@ def settings_of(found: Origin) -> ConfigDict:
     path, config = found.path / NAMES[0], base.get_config()
     if not path.is_file():
         raise ConfigError(f'{path}: missing; it is the configuration that the run was trained with.')
-    fill(config, {k: v for k, v in json.loads(path.read_text(encoding='utf-8')).items() if k != 'model'})
+    saved = json.loads(path.read_text(encoding='utf-8'))
+    fill(config, {k: v for k, v in saved.items() if k not in ('model', 'mesh')})
     config.model = model_config(found.model)
     return config
 

@@ -40,7 +40,7 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> list[str]:
     for name, meaning in (
         (
             'devices',
-            'Devices of the mesh, whether or not they are there. Default: the product of config.mesh.',
+            'Devices of the mesh, whether or not they are there. Default: the product of config.mesh, -1 being 1.',
         ),
         ('cache_tokens', 'Counts the cache of a text of so many tokens too, as config.cache keeps it.'),
         (
@@ -69,22 +69,16 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     config = experiment_config(values)
     mesh = meshes.abstract(config.mesh, devices(flags.devices, config))
     models = stage_models(config, starting_model(config))
-    found = footprint(config.train, models, mesh)
+    found = footprint(config.train, models, mesh, config.mesh.order)
     cached = cache_bytes(config, models[-1], mesh, flags.cache_tokens, flags.cache_rows)
     print('\n'.join(map(to_markdown, (parameters(found, mesh), sums(config, found, cached, mesh)))), end='')
 
 
 def devices(given: int | None, config: ExperimentConfig) -> int:
-    """How many devices there are. Raises ConfigError where it is not said, or is none."""
-    from lcx.parallel.mesh import REST
-
+    """How many devices there are. Raises ConfigError for none."""
     if given is not None and given < 1:
         raise ConfigError(f'--devices: {given} must be at least 1. Nearest: 1.')
-    sizes = config.mesh.given
-    if given is None and REST in sizes.values():
-        name = next(name for name, size in sizes.items() if size == REST)
-        raise ConfigError(f'mesh.{name}: {REST} is what the others leave, of how many? Give --devices=8.')
-    return given or math.prod(sizes.values())
+    return given or abs(math.prod(config.mesh.given.values()))
 
 
 def starting_model(config: ExperimentConfig) -> ModelConfig:
@@ -181,8 +175,6 @@ def sums(config: ExperimentConfig, found: Footprint, cached: int | None, mesh: M
         f'Of one device. † the larger of the two counts in the total. Tokens of a step on all devices: {tokens}. '
         'Not counted: what kernels and collectives need while they run.'
     )
-    if math.prod(mesh.shape.values()) > 1:
-        caption += ' Training over several devices is not there yet.'
     return _table('sums', ('per device', *head), rows, caption)
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from lcx.data.pipeline import BatchIterator
     from lcx.launch.experiment import ExperimentConfig
     from lcx.models import ModelConfig
-    from lcx.parallel import MeshConfig
+    from lcx.parallel.placement import Placement
+    from lcx.parallel.rules import Mesh
     from lcx.types import Tree
 
 
@@ -68,7 +69,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     values = values_of(flags.config) if model is None else origin.applied(model, flags.config)[0]
     origin.check_tokenizer(Path(values['init_from'] or ''), values)
     config = experiment_config(values)
-    refuse_mesh(config.mesh)
     validate(config.data, config.eval.split)
     trained_length = starting_length(config, target)
     models = stage_models(config, dataclasses.replace(config.model, trained_length=trained_length))
@@ -77,16 +77,19 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         saved = workdir.saved_config()
         if saved is not None:
             check_config(saved, values)
+        placement = placement_of(config)
+        check_placement(config, models, placement)
         feed = open_feed(config.data)
-        evaluate = make_evaluate(config, workdir.path, workdir.path)
+        evaluate = make_evaluate(config, workdir.path, workdir.path, placement)
         workdir.write_config(values)  # stages may have been added
         start(workdir, config.seed)
-        describe(shapes, config.train.tuning.trains, feed)
+        describe(shapes, config.train.tuning.trains, feed, placement.mesh)
         train(
             Experiment(
                 config=config.train,
                 models=models,
-                params=functools.partial(initial_params, config, models[0]),
+                placement=placement,
+                params=functools.partial(initial_params, config, models[0], placement.mesh),
                 batches=functools.partial(stage_batches, config, feed),
                 evaluate=evaluate,
                 evaluate_every=config.eval.every,
@@ -96,14 +99,50 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         )
 
 
-def refuse_mesh(mesh: MeshConfig) -> None:
-    """Raises ConfigError for a mesh of several devices."""
-    for name, size in mesh.given.items():
-        if size != 1:
-            raise ConfigError(
-                f'mesh.{name}: {size}, but training over several devices is not there yet: lcx train takes one, and '
-                'lcx plan says what several would hold. Nearest: 1.'
-            )
+def placement_of(config: ExperimentConfig) -> Placement:
+    """The mesh of the devices, which are touched here for the first time.
+
+    Raises:
+      ConfigError: the sizes do not multiply to their number, or a layer's sequence strategy cannot do the order of
+        tokens; the message has the nearest that can.
+    """
+    import jax
+
+    from lcx.parallel import mesh, sequence
+    from lcx.parallel.placement import Placement
+
+    placement = Placement(mesh.make(config.mesh, jax.devices()), config.mesh.order)
+    if placement.token_shards > 1:
+        for name in config.model.pattern:
+            sequence.check_order(config.mesh.order, config.model.kinds[name].sequence['name'])
+    return placement
+
+
+def check_placement(config: ExperimentConfig, models: Sequence[ModelConfig], placement: Placement) -> None:
+    """Raises ConfigError, before anything is read or written, where stages cannot be trained over these devices.
+
+    Rows or parameters that do not divide, rules that a sequence strategy cannot follow: each stage is traced, which
+    takes a second, and nothing is compiled.
+    """
+    import jax
+
+    from lcx.parallel import orders, rules
+    from lcx.train import tune
+    from lcx.train.loss import abstract_batch, loss_sums
+
+    if placement.mesh.size == 1:
+        return
+    tuning, key = config.train.tuning, jax.eval_shape(lambda: jax.random.key(0))
+    for i, (stage, model) in enumerate(zip(config.stages, models)):
+        rules.share_rows(placement.mesh, f'stages[{i}].batch', stage.batch, config.optimizer.accumulate)
+        tune.shardings(tuning, model, placement.mesh)
+        options = {'z_loss': 0.0, 'chunk': config.loss.chunk, 'length': stage.length, 'placement': placement}
+        sums = tuning.wrap(functools.partial(loss_sums, stage.training(model), **options))
+        tokens = orders.filled(placement.order, stage.length, placement.token_shards)
+        batch = abstract_batch(stage.batch // config.optimizer.accumulate, tokens)
+        params = tune.abstract_params(tuning, model)
+        with jax.set_mesh(placement.mesh):
+            jax.eval_shape(sums, params, batch, key)
 
 
 def model_of(init: str | None, workdir: str | None) -> ModelConfig | None:
@@ -171,18 +210,18 @@ def stage_batches(config: ExperimentConfig, feed: Feed, stage: int) -> BatchIter
     return feed.batches(length=here.length, batch=here.batch, seed=seed)
 
 
-def initial_params(config: ExperimentConfig, model: ModelConfig) -> Tree:
-    """Parameters from ``init_from``, or drawn from the seed."""
+def initial_params(config: ExperimentConfig, model: ModelConfig, mesh: Mesh, where: Tree) -> Tree:
+    """Parameters from ``init_from``, or drawn from the seed, as they lie ``where`` on ``mesh``."""
     import jax
 
     from lcx.models import init
 
     if config.init_from is None:
-        return jax.jit(lambda key: init(model, key))(jax.random.key(config.seed))
-    return origin.find(Path(config.init_from), 'init_from').params(model)
+        return jax.jit(lambda key: init(model, key), out_shardings=where)(jax.random.key(config.seed))
+    return origin.find(Path(config.init_from), 'init_from').params(model, mesh)
 
 
-def describe(shapes: Tree, trains: Callable[[str], bool], feed: Feed) -> None:
+def describe(shapes: Tree, trains: Callable[[str], bool], feed: Feed, mesh: Mesh) -> None:
     """One line on what is about to run."""
     import jax
     from rich.console import Console
@@ -194,8 +233,8 @@ def describe(shapes: Tree, trains: Callable[[str], bool], feed: Feed) -> None:
 
     trained, frozen = leaves.split(shapes, trains)
     of_them = f' ({millions(trained)} of them train)' if frozen else ''
+    axes = ' x '.join(f'{name} {size}' for name, size in mesh.shape.items() if size > 1)
+    devices = f'{mesh.size} x {jax.devices()[0].device_kind}' + (f' ({axes})' if axes else '')
     Console(stderr=True).print(
-        f'{millions(shapes)} parameters{of_them}, {feed.words}, {jax.device_count()} x '
-        f'{jax.devices()[0].device_kind}',
-        highlight=False,
+        f'{millions(shapes)} parameters{of_them}, {feed.words}, {devices}', highlight=False
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import datetime
 import fcntl
+import fnmatch
 import importlib.metadata
 import json
 import os
@@ -34,7 +35,9 @@ HEARTBEAT = 10  # seconds between signs of life
 EXPIRY = 120  # seconds without one after which the lock of another machine is stale; above clock differences
 
 # What may differ when a run goes on: it changes nothing that is trained. All else is the run's identity.
-RUNTIME = ('cache', 'checkpoint', 'data.directory', 'eval', 'generate', 'label', 'log', 'mesh')
+RUNTIME = (
+    'cache', 'checkpoint', 'data.directory', 'eval', 'generate', 'label', 'log', 'mesh', 'model.kinds.*.sequence',
+)  # fmt: skip
 
 PACKAGES = ('lcx', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
@@ -204,7 +207,7 @@ def _boot() -> str:
 
 def _changes(path: str, old: Any, new: Any, grows: str) -> list[str]:
     """'path: old -> new' for every leaf that differs; the list at ``grows`` may get more items."""
-    if path in RUNTIME:
+    if any(fnmatch.fnmatchcase(path, pattern) for pattern in RUNTIME):
         return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = {**old, **new}

@@ -16,6 +16,8 @@ from lcx.config import Options
 from lcx.errors import ConfigError, unknown
 from lcx.models.linear import OUTPUT
 from lcx.models.norms import NORMS
+from lcx.parallel import sequence
+from lcx.parallel.rules import in_context
 from lcx.positions import POSITIONS, Position
 from lcx.positions.extension import pinned
 
@@ -46,16 +48,20 @@ class LayerKind:
     rule: tuple[Options, ...] = (Options(name='causal'),)  # all of these
     position: Options | None = None  # None: the model's
     regions: Options | None = None  # positions of their own for near and far keys
+    sequence: Options = Options(name='ring')  # the strategy where the tokens lie on many devices
 
     def __post_init__(self) -> None:
         config.freeze_fields(self)
+        sequence.check(self.sequence)
         self.read_attention()
         self.read_rule()
         if self.read_regions():
             self.read_partial()
 
     def read_attention(self) -> Attend:
-        """The attention implementation with its options bound."""
+        """The attention implementation with its options bound; on a mesh, over what its devices hold."""
+        if in_context() is not None:
+            return sequence.shard(self.sequence, self.attention)
         return bound(ATTENTION, self.attention)
 
     def read_partial(self) -> Callable:
@@ -66,6 +72,8 @@ class LayerKind:
                 f'attention.name: {name!r} gives no log-sum-exp, by which regions merge. '
                 f'Choices with regions: {", ".join(sorted(PARTIAL))}.'
             )
+        if in_context() is not None:
+            return sequence.shard(self.sequence, self.attention, lse=True)
         return bound(PARTIAL, self.attention)
 
     def read_regions(self) -> tuple[Region, ...]:

@@ -16,8 +16,11 @@ from lcx.models import layers
 from lcx.models.cache import Cache, Caches, Memory
 from lcx.models.chunks import over_tokens
 from lcx.models.config import DTYPES, REMAT, ModelConfig
+from lcx.parallel.rules import constrain, gathered
 from lcx.positions import Position
 from lcx.types import Array, Float, Int, Tree, Where
+
+TABLE = ('vocab', 'embed')  # names of the axes of the embedding, and of the output's table
 
 
 class Block(nn.Module):
@@ -42,7 +45,7 @@ class Block(nn.Module):
         norm = layers.norm(config, 'feed_forward_norm')(seen)
         fed = self._feed_forward(layers.FeedForward(config, name='feed_forward'), norm)
         x = (x + mixed if config.parallel_residual else seen) + self._added(fed, 'feed_forward')
-        return nn.with_logical_constraint(x, layers.TOKENS), cache
+        return constrain(x, layers.TOKENS), cache
 
     def _added(self, x: Float[Array, 'B T D'], part: str) -> Float[Array, 'B T D']:
         return layers.norm(self.config, f'{part}_post_norm')(x) if self.config.post_norms else x
@@ -81,7 +84,7 @@ class Decoder(nn.Module):
     def setup(self) -> None:
         config = self.config
         init = nn.initializers.normal(config.width**-0.5)
-        names = nn.with_logical_partitioning(init, ('vocab', 'embed'))
+        names = nn.with_logical_partitioning(init, TABLE)
         self.embedding = self.param('embedding', names, (config.vocab, config.width), jnp.float32)
         if not config.tie_embeddings:
             self.output = self.param('output', names, (config.vocab, config.width), jnp.float32)
@@ -107,12 +110,12 @@ class Decoder(nn.Module):
         owners = {config.position_of(kind): kind for kind in sorted(by_kind, reverse=True)}
         own = {kind: self._position_params(kind, by_kind[kind]) for kind in sorted(owners.values())}
         params = {kind: own[owners[config.position_of(kind)]] for kind in by_kind}
-        x = self.embedding[tokens].astype(DTYPES[config.dtype])
+        x = gathered(self.embedding, TABLE, DTYPES[config.dtype])[tokens]
         x = x if config.embedding_scale is None else x * config.embedding_scale  # rounded to the dtype of x
         for kind in own:
             if by_kind[kind].embed is not None:
                 x = x + by_kind[kind].embed(own[kind], positions).astype(x.dtype)
-        x = nn.with_logical_constraint(x, layers.TOKENS)
+        x = constrain(x, layers.TOKENS)
         caches = caches.begin(positions, segments) if cached else Caches((), ())
         held = dict(zip(config.depth, caches.layers or caches.rest))  # of one kind, all hold the same tokens
         shared = {}
@@ -160,8 +163,9 @@ class Decoder(nn.Module):
     def logits(self, hidden: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
         """Logits in fp32 of the hidden states given."""
         table = self.embedding if self.config.tie_embeddings else self.output
-        table = table.astype(hidden.dtype)
+        table = gathered(table, TABLE, hidden.dtype)
         x = jnp.einsum('BTD,VD->BTV', hidden, table, preferred_element_type=jnp.float32)
+        x = constrain(x, ('batch', 'length', 'vocab'))
         cap = self.config.softcap
         return x if cap is None else cap * jnp.tanh(x / cap)
 

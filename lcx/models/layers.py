@@ -17,6 +17,7 @@ from lcx.models.cache import Cache
 from lcx.models.config import ACTIVATIONS, LayerKind, ModelConfig
 from lcx.models.linear import Projection
 from lcx.models.norms import NORMS
+from lcx.parallel.rules import constrain
 from lcx.positions import Position
 from lcx.types import Array, Float, Int, Tree
 
@@ -47,9 +48,7 @@ class FeedForward(nn.Module):
         up = Projection(d, f, ('embed', 'hidden'), bias=bias, name='up')(x)
         if config.gated:
             gate = Projection(d, f, ('embed', 'hidden'), bias=bias, name='gate')(x)
-        x = nn.with_logical_constraint(
-            act(gate) * up if config.gated else act(up), ('batch', 'length', 'hidden')
-        )
+        x = constrain(act(gate) * up if config.gated else act(up), ('batch', 'length', 'hidden'))
         return Projection(f, d, ('hidden', 'embed'), residual_init(config), bias, name='down')(x)
 
 
@@ -109,7 +108,7 @@ def queries_keys_values(
     def heads(count: int, axis: str, name: str) -> Array:
         names, bias = ('embed', axis, 'head_dim'), 'qkv' in config.bias
         y = Projection((config.width,), (count, config.head_dim), names, bias=bias, name=name)(x)
-        return nn.with_logical_constraint(y, ('batch', 'length', axis, 'head_dim'))
+        return constrain(y, ('batch', 'length', axis, 'head_dim'))
 
     q = heads(config.heads, 'heads', 'query')
     k = heads(config.kv_heads, 'kv_heads', 'key')
@@ -122,7 +121,7 @@ def queries_keys_values(
 
 def from_heads(config: ModelConfig, y: Float[Array, 'B T N H']) -> Float[Array, 'B T D']:
     """The projection of a mixer back to the model's width, as its submodule 'out'."""
-    y = nn.with_logical_constraint(y, HEADS)
+    y = constrain(y, HEADS)
     inputs, names = (config.heads, config.head_dim), ('heads', 'head_dim', 'embed')
     bias = 'out' in config.bias
     return Projection(inputs, (config.width,), names, residual_init(config), bias, name='out')(y)

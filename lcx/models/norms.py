@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lcx.parallel.rules import gathered
 from lcx.types import Array, Float
 
 
@@ -49,7 +50,9 @@ class LayerNorm(nn.Module):
 
 
 def _vector(norm: nn.Module, name: str, init: Callable, size: int) -> Float[Array, ' D']:
-    return norm.param(name, nn.with_logical_partitioning(init, (norm.axis_name,)), (size,), jnp.float32)
+    names = (norm.axis_name,)
+    vector = norm.param(name, nn.with_logical_partitioning(init, names), (size,), jnp.float32)
+    return gathered(vector, names, vector.dtype)
 
 
 NORMS = {'rms': RMSNorm, 'rms_plus_one': functools.partial(RMSNorm, offset=1.0), 'layer': LayerNorm}

@@ -25,14 +25,19 @@ class Scores(NamedTuple):
     hit: Float[Array, 'B T']  # 1 where the target was more probable than every other token
 
 
-def score(config: ModelConfig, params: Tree, batch: Batch, *, chunk: int) -> Scores:
-    """Scores of every target of ``batch``; at most about ``chunk`` tokens have logits at one time."""
+def score(
+    config: ModelConfig, params: Tree, batch: Batch, *, chunk: int, length: int | None = None
+) -> Scores:
+    """Scores of every target of ``batch``; at most about ``chunk`` tokens have logits at one time.
+
+    ``length`` is the tokens of a row where padding was added to them: what extensions follow.
+    """
 
     def run(model: Decoder) -> Scores:
         hidden = model(batch.tokens, batch.positions, batch.segments)
         return of_targets(model, hidden, batch.targets, chunk)
 
-    return Decoder(config).apply({'params': params}, method=run)
+    return Decoder(config, length).apply({'params': params}, method=run)
 
 
 def of_targets(

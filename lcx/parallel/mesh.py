@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 
-from lcx.errors import ConfigError
+from lcx.errors import ConfigError, unknown
 from lcx.parallel import orders
 
 AXES = ('data', 'fsdp', 'context', 'tensor', 'stage')
@@ -27,26 +27,28 @@ OPEN = ('data', 'fsdp')  # the axes that may be so
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How many devices lie along each axis."""
+    """How many devices lie along each axis, and how the tokens of a row lie over them."""
 
     data: int = 1
     fsdp: int = 1
     context: int = 1
     tensor: int = 1
     stage: int = 1
+    order: str = 'zigzag'  # of the tokens over context (lcx.parallel.orders)
 
     def __post_init__(self) -> None:
+        if self.order not in orders.ORDERS:
+            raise ConfigError(unknown('order', self.order, orders.ORDERS))
         for name, size in self.given.items():
             if size < 1 and not (size == REST and name in OPEN):
                 rest = f', or {REST} for what the other axes leave' if name in OPEN else ''
                 raise ConfigError(f'{name}: {size} must be at least 1{rest}. Nearest: 1.')
-        if all(size == REST for size in (self.data, self.fsdp)):
-            raise ConfigError(f'fsdp: {REST} is what the other axes leave, and so is data. Nearest: 1.')
 
     @property
     def given(self) -> dict[str, int]:
-        """The sizes as they were given, in the order of the mesh."""
-        return {name: getattr(self, name) for name in AXES}
+        """The sizes as they were given, in the order of the mesh; where two are open, ``data`` is 1."""
+        sizes = {name: getattr(self, name) for name in AXES}
+        return sizes | {'data': 1} if sizes['data'] == sizes['fsdp'] == REST else sizes
 
     def sizes(self, devices: int) -> dict[str, int]:
         """The sizes on that many devices, in the order of the mesh.

@@ -67,12 +67,16 @@ def nearest(length: int, multiple: int) -> str:
     return ' or '.join(str(x) for x in (below, below + multiple) if x)
 
 
+def filled(order: str, length: int, devices: int) -> int:
+    """Tokens of a row once padding has made its pieces even."""
+    return length + -length % (ORDERS[order].pieces * devices)
+
+
 def arrange(batch: Batch, order: str, devices: int) -> Batch:
     """The batch in that order, filled up with padding (segment PADDING, weight 0) to what the devices share evenly."""
-    length = batch.tokens.shape[1]
     pieces = ORDERS[order].pieces * devices if order in ORDERS else 1
     padded = [pad(x, pieces) for x in batch[:-1]]
-    to = permutation(order, length + -length % pieces, devices)
+    to = permutation(order, padded[0].shape[1], devices)
     return Batch(*(x[:, to] for x in padded), batch.ids)
 
 

@@ -6,17 +6,19 @@ divides nothing. A dimension that does not divide is an error, never a copy on e
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax import traverse_util
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lcx.errors import ConfigError, unknown
-from lcx.parallel import orders
 from lcx.parallel.mesh import share
-from lcx.types import Tree
+from lcx.types import Array, Tree
 
 Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
 
@@ -29,7 +31,7 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     'kv_heads': (('tensor',), ('tensor',)),
     'hidden': (('tensor',), ('tensor',)),
     'head_dim': ((), ()),
-    'positions': ((), ()),  # vectors in a table of the cope mixer
+    'positions': ((), ()),  # vectors in a table, of absolute positions or of the cope mixer
     'rank': ((), ()),  # of an adapter
     'batch': ((), ('data', 'fsdp')),
     'length': ((), ('context',)),
@@ -45,6 +47,8 @@ FIELDS = {
     'heads': 'model.heads',
     'kv_heads': 'model.kv_heads',
     'hidden': 'model.hidden',
+    'batch': 'rows',
+    'length': 'tokens of a row',
 }
 
 
@@ -108,16 +112,74 @@ def check(
         raise ConfigError(f'{error} It is axis {axis!r} of {parameter}.') from None
 
 
+def placed(abstract: Tree, places: Tree) -> Tree:
+    """Shapes and types with the shardings ``places``."""
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract, places
+    )
+
+
+def check_placed(tree: Tree, places: Tree) -> None:
+    """Raises RuntimeError, naming the first, unless all arrays lie where ``places`` says: a guard on the compiler."""
+    pairs = zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(places), strict=True)
+    for (path, x), place in pairs:
+        if not x.sharding.is_equivalent_to(place, x.ndim):
+            name = jax.tree_util.keystr(path, simple=True, separator='/')
+            raise RuntimeError(f'{name}: was to lie as {place.spec}, but lies as {x.sharding}.')
+
+
+def in_context() -> jax.sharding.AbstractMesh | None:
+    """The mesh of several devices that :func:`jax.set_mesh` entered; None without one, or with one of one device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.size == 1 else mesh
+
+
+def shards(axis: str) -> int:
+    """Into how many parts the mesh in context cuts activations along this logical axis."""
+    mesh = in_context()
+    return 1 if mesh is None else math.prod(mesh.shape.get(name, 1) for name in ACTIVATIONS[axis])
+
+
+def constrain(
+    x: Array, names: Sequence[str | None], rules: Mapping[str, tuple[str, ...]] = ACTIVATIONS
+) -> Array:
+    """``x`` where its axes' names say that it lies on the mesh in context; without one, ``x``.
+
+    The compiler would replicate what does not divide and say nothing. Raises ConfigError: see :func:`check`.
+    """
+    mesh = in_context()
+    if mesh is None:
+        return x
+    here = {name: tuple(axis for axis in axes if axis in mesh.shape) for name, axes in rules.items()}
+    for axis, size in zip(names, x.shape):
+        check(mesh, axis, size, here, f'an array of {" x ".join(map(str, names))}')
+    return jax.lax.with_sharding_constraint(x, spec(names, here))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def gathered(x: Array, names: tuple[str, ...], dtype: jnp.dtype) -> Array:
+    """A parameter to compute with: cast, then whole along the axes of the mesh that divide parameters alone (fsdp).
+
+    Cast first: half the bytes travel. Its gradient is summed in the parameter's own dtype, to where that lies.
+    """
+    return constrain(x.astype(dtype), names)
+
+
+def _gathered_forward(x: Array, names: tuple[str, ...], dtype: jnp.dtype) -> tuple[Array, jnp.dtype]:
+    return gathered(x, names, dtype), jnp.zeros((), x.dtype)
+
+
+def _gathered_backward(names: tuple[str, ...], dtype: jnp.dtype, like: Array, dy: Array) -> tuple[Array]:
+    return (constrain(dy.astype(like.dtype), names, PARAMETERS),)
+
+
+gathered.defvjp(_gathered_forward, _gathered_backward)
+
+
 def share_rows(mesh: Mesh, field: str, batch: int, accumulate: int = 1) -> int:
     """Rows of a batch of ``accumulate`` gradient steps that one device has. Raises ConfigError."""
     why = 'gradient steps (optimizer.accumulate)'
     return share(mesh.shape, field, batch, ACTIVATIONS['batch'], accumulate, why)
-
-
-def share_tokens(mesh: Mesh, field: str, length: int, order: str = 'contiguous') -> int:
-    """Tokens of each row that one device has, in that order (:mod:`lcx.parallel.orders`). Raises ConfigError."""
-    pieces = orders.ORDERS[order].pieces
-    return share(mesh.shape, field, length, ACTIVATIONS['length'], pieces, f'pieces of order {order!r}')
 
 
 def divided(spec: PartitionSpec, mesh: Mesh) -> int:

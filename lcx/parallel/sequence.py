@@ -83,6 +83,23 @@ def table() -> str:
     return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
 
 
+def check(options: Mapping) -> None:
+    """Raises ConfigError for an unknown strategy or option, before there are devices."""
+    size = options.get('ulysses')
+    line = Line.of(('context',), (size if type(size) is int and size > 0 else 1,))
+    config.make(STRATEGIES, options, 'sequence', kernel=Kernel.of({'name': 'dense'}, False), line=line)
+
+
+def check_order(order: str, name: str | None) -> None:
+    """Raises ConfigError for an unknown order, UnsupportedError for one in which that strategy cannot work."""
+    if order not in orders.ORDERS:
+        raise ConfigError(unknown('order', order, orders.ORDERS))
+    if order != 'contiguous' and 'other orders' in CANNOT.get(name, ()):
+        able = [name for name in STRATEGIES if 'other orders' not in CANNOT[name]]
+        why = f"{CANNOT[name]['other orders']}; 'contiguous' it can"
+        refuse(name, f'order {order!r}', why, able)
+
+
 class Layout(NamedTuple):
     """Which axes of a mesh share what of 'B T N H'."""
 
@@ -155,7 +172,8 @@ def shard(
     Args:
       strategy: a name of STRATEGIES, or ``{'name': 'ulysses_ring', 'ulysses': 2}``.
       attention: a name of ATTENTION with its options, as in a layer kind.
-      mesh: with Auto axes; None is the mesh in context where the result is called.
+      mesh: with Auto axes; None is the mesh in context where the result is called. Over one device ``axis`` takes no
+        strategy: rows and heads are shared all the same.
       axis: the mesh axis over which tokens are sharded, or several, the outermost first.
       order: in which tokens lie on the devices; they are not moved here, see :mod:`lcx.parallel.orders`.
       lse: the result gives ``(out, lse)``, as ``partial`` does.
@@ -166,11 +184,7 @@ def shard(
       UnsupportedError: the strategy cannot do what is asked; the message names those that can.
     """
     options = {'name': strategy} if isinstance(strategy, str) else strategy
-    if order not in orders.ORDERS:
-        raise ConfigError(unknown('order', order, orders.ORDERS))
-    if order != 'contiguous' and 'other orders' in CANNOT.get(options.get('name'), ()):
-        able = [name for name in STRATEGIES if 'other orders' not in CANNOT[name]]
-        refuse(options['name'], f'order {order!r}', CANNOT[options['name']]['other orders'], able)
+    check_order(order, options.get('name'))
     kernel = Kernel.of(attention, lse)
 
     def attend(
@@ -188,7 +202,9 @@ def shard(
         api.check(q, k, v, where, rule, sink_logits)
         layout = Layout.of(mesh, axis, batch_axes, head_axis)
         layout.check(q, k)
-        local = config.make(STRATEGIES, options, 'sequence', kernel=kernel, line=layout.line())
+        line, local = layout.line(), kernel.whole
+        if line.size > 1:
+            local = config.make(STRATEGIES, options, 'sequence', kernel=kernel, line=line)
         k, v = (spread(x, layout.head_shards()) for x in (k, v))
 
         def on_shard(q: Array, k: Array, v: Array, where: Where, bias: Any, sinks: Array | None) -> Tree:

@@ -35,16 +35,16 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from lcx.compress import leaves, lora
-from lcx.models import ModelConfig, boxed
+from lcx.compress import leaves
+from lcx.models import ModelConfig
 from lcx.models.config import DTYPES
-from lcx.parallel import rules
+from lcx.parallel import orders, rules
 from lcx.parallel.mesh import share
 from lcx.parallel.rules import Mesh
 from lcx.train.config import OptimizerConfig, TrainConfig
-from lcx.train.loss import loss_sums
+from lcx.train.loss import abstract_batch, loss_sums
 from lcx.train.optimizer import optimizer
-from lcx.train.tune import Tuning, abstract_params, flops
+from lcx.train.tune import Tuning, abstract_params, flops, shardings
 from lcx.types import Batch, Tree
 
 
@@ -90,15 +90,17 @@ class Footprint(NamedTuple):
         return lasting + stage.activations + max(stage.period, stage.logits)
 
 
-def footprint(config: TrainConfig, models: tuple[ModelConfig, ...], mesh: Mesh) -> Footprint:
-    """The footprint of a run whose stages train ``models``.
+def footprint(
+    config: TrainConfig, models: tuple[ModelConfig, ...], mesh: Mesh, order: str = 'contiguous'
+) -> Footprint:
+    """The footprint of a run whose stages train ``models``; ``order`` is that of the tokens over context.
 
     Raises:
       ConfigError: a size does not divide over the mesh; the message has both numbers and the nearest that do.
     """
     tuning = config.tuning
     shapes = abstract_params(tuning, models[0])
-    where = rules.shardings(lora.boxed(boxed(models[0]), shapes), mesh)
+    where = shardings(tuning, models[0], mesh)
     found = parameters(shapes, where, tuning.trains)
     trained = sum(x.bytes for x in found if x.trains)
     return Footprint(
@@ -106,7 +108,7 @@ def footprint(config: TrainConfig, models: tuple[ModelConfig, ...], mesh: Mesh) 
         trained * (2 if config.optimizer.accumulate > 1 else 1),
         optimizer_bytes(config.optimizer, shapes, where, tuning.trains),
         gathered_bytes(found, models[0], mesh),
-        tuple(stage(config, i, model, mesh) for i, model in enumerate(models)),
+        tuple(stage(config, i, model, mesh, order) for i, model in enumerate(models)),
     )
 
 
@@ -153,12 +155,14 @@ def _ungathered(spec: PartitionSpec) -> PartitionSpec:
     return PartitionSpec(*(None if entry == 'fsdp' else entry for entry in spec))
 
 
-def stage(config: TrainConfig, number: int, model: ModelConfig, mesh: Mesh) -> Stage:
+def stage(
+    config: TrainConfig, number: int, model: ModelConfig, mesh: Mesh, order: str = 'contiguous'
+) -> Stage:
     """One stage of training on one device; ``model`` is that of the stage."""
     here, field = config.stages[number], f'stages[{number}]'
     accumulate, tuning = config.optimizer.accumulate, config.tuning
     rows = rules.share_rows(mesh, f'{field}.batch', here.batch, accumulate) // accumulate
-    tokens = rules.share_tokens(mesh, f'{field}.length', here.length)
+    tokens = orders.filled(order, here.length, mesh.shape['context']) // mesh.shape['context']
     chunk = rows * min(tokens, max(1, config.loss.chunk * accumulate // here.batch))
     local = one_device(here.training(model), mesh)
 
@@ -193,8 +197,7 @@ def one_device(model: ModelConfig, mesh: Mesh) -> ModelConfig:
 def residual_bytes(tuning: Tuning, model: ModelConfig, sums: Callable, rows: int, tokens: int) -> int:
     """Bytes that the forward pass of the loss ``sums`` keeps for the backward pass, parameters and batch apart."""
     trained, frozen = leaves.split(abstract_params(tuning, model), tuning.trains)
-    ints, floats = (jax.ShapeDtypeStruct((rows, tokens), kind) for kind in (jnp.int32, jnp.float32))
-    batch = Batch(ints, ints, floats, ints, ints, jax.ShapeDtypeStruct((rows,), jnp.int32))
+    batch = abstract_batch(rows, tokens)
 
     def backward(trained: Tree, frozen: Tree, batch: Batch) -> Tree:
         def loss(trained: Tree) -> Tree:

@@ -23,7 +23,9 @@ import numpy as np
 from lcx import config as configuration
 from lcx.data.pipeline import BatchIterator
 from lcx.errors import DataError, NonFiniteError, Preempted
-from lcx.models import ModelConfig
+from lcx.models import ModelConfig, boxed
+from lcx.parallel import rules
+from lcx.parallel.placement import Placement
 from lcx.train import state as states
 from lcx.train.checkpoint import Checkpoints
 from lcx.train.config import TrainConfig
@@ -34,7 +36,7 @@ from lcx.train.progress import Progress, Rates
 from lcx.train.schedule import schedule
 from lcx.train.state import TrainState
 from lcx.train.step import train_step
-from lcx.train.tune import abstract_params, flops
+from lcx.train.tune import abstract_params, flops, shardings
 from lcx.types import Batch, Tree
 
 TUNING = 2**32 - 1  # folded into the key of the run, as steps are, for what tuning adds to the parameters
@@ -45,7 +47,8 @@ class Experiment(NamedTuple):
 
     config: TrainConfig
     models: tuple[ModelConfig, ...]  # one per stage
-    params: Callable[[], Tree]  # the model's, to start from, when there is no checkpoint
+    placement: Placement  # the devices
+    params: Callable[[Tree], Tree]  # the model's, to start from without a checkpoint; given where each lies
     batches: Callable[[int], BatchIterator]  # stage number -> its global batches
     evaluate: Callable[
         [Tree, ModelConfig, int], None
@@ -97,14 +100,19 @@ def train(experiment: Experiment, workdir: Path) -> TrainState:
 def restore_or_create(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, dict | None]:
     """The newest checkpoint's state and its JSON, or a fresh state and None."""
     config, model = experiment.config, experiment.models[0]
-    key, tuning = jax.random.key(config.seed), config.tuning
+    key, tuning, mesh = jax.random.key(config.seed), config.tuning, experiment.placement.mesh
 
     def create(params: Tree) -> TrainState:
         return states.create(params, _optimizer(config, 0), key, tuning.trains)
 
+    abstract = jax.eval_shape(create, abstract_params(tuning, model))
+    where = shardings(tuning, model, mesh)
+    places = states.shardings(abstract, where, _optimizer(config, 0), tuning.trains)
     if checkpoints.latest() is None:
-        return create(tuning.prepare(model, experiment.params(), jax.random.fold_in(key, TUNING))), None
-    state, extra, step = checkpoints.restore(jax.eval_shape(create, abstract_params(tuning, model)))
+        params = experiment.params(rules.shardings(boxed(model), mesh))
+        params = jax.device_put(tuning.prepare(model, params, jax.random.fold_in(key, TUNING)), where)
+        return jax.jit(create, out_shardings=places, donate_argnums=0)(params), None
+    state, extra, step = checkpoints.restore(rules.placed(abstract, places))
     for name, value in experiment.metadata.items():
         if extra.get(name) != value:
             raise DataError(
@@ -161,6 +169,7 @@ class StageLoop:
     ) -> None:
         self.experiment, self.stage, self.workdir = experiment, stage, workdir
         self.checkpoints, self.metrics, self.progress, self.stop = checkpoints, metrics, progress, stop
+        self.placement = experiment.placement
         self.config, self.model = experiment.config, experiment.models[stage]
         here = self.config.stages[stage]
         self.start = self.config.start_of(stage)
@@ -174,22 +183,22 @@ class StageLoop:
             here.training(self.model),
             z_loss=self.config.loss.z_loss,
             chunk=self.config.loss.chunk,
+            length=here.length,
+            placement=self.placement,
         )
-        self.step = jax.jit(
-            functools.partial(
-                train_step,
-                loss_sums=tuning.wrap(sums),
-                optimizer=_optimizer(self.config, stage),
-                accumulate=self.config.optimizer.accumulate,
-                trains=tuning.trains,
-            ),
-            donate_argnums=0,
+        self.step = functools.partial(
+            train_step,
+            loss_sums=tuning.wrap(sums),
+            optimizer=_optimizer(self.config, stage),
+            accumulate=self.config.optimizer.accumulate,
+            trains=tuning.trains,
         )
 
     def run(self, state: TrainState, extra: dict | None) -> TrainState:
         """The stage's remaining steps; ``extra`` is the JSON of the checkpoint that ``state`` came from, if any."""
         batches = self.experiment.batches(self.stage)
-        step = int(state.step)
+        step, places = int(state.step), jax.tree.map(lambda x: x.sharding, state)
+        program = jax.jit(self.step, donate_argnums=0, out_shardings=(places, None))
         if extra is not None and extra['stage'] == self.stage:
             batches.set_state(extra['data'])
         rates = Rates(self.flops)
@@ -198,8 +207,11 @@ class StageLoop:
         self.stop.check()  # all there is so far is saved, and the first step may compile for minutes
         while step < self.end:
             batch = next(batches)
-            state, metrics = self.step(state, batch)
+            with jax.set_mesh(self.placement.mesh):
+                state, metrics = program(state, self.placement.put(batch))
             step += 1
+            if step == self.start + 1:
+                rules.check_placed(state, places)
             self.checkpoints.poll()
             if pending is not None:
                 self.finish(*pending, state, rates)

@@ -50,7 +50,10 @@ def train_step(
 def gradients(
     params: Tree, batch: Batch, key: Array, loss_sums: LossSums, accumulate: int
 ) -> tuple[Tree, Array, Array]:
-    """Gradient of the mean loss, summed nll and total weight; the batch is taken in ``accumulate`` equal parts."""
+    """Gradient of the mean loss, summed nll and total weight; the batch is taken in ``accumulate`` equal parts.
+
+    A part is every ``accumulate``-th row: of rows that lie on many devices, each then works on its own.
+    """
 
     def part(carry: tuple, xs: tuple[Batch, Array]) -> tuple[tuple, None]:
         (_, (nll, weight)), grads = jax.value_and_grad(loss_sums, has_aux=True)(params, *xs)
@@ -60,6 +63,6 @@ def gradients(
     if accumulate == 1:
         (grads, nll, weight), _ = part(zero, (batch, key))
     else:
-        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+        parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
         (grads, nll, weight), _ = jax.lax.scan(part, zero, (parts, jax.random.split(key, accumulate)))
     return jax.tree.map(lambda g: g / jnp.maximum(weight, 1), grads), nll, weight

@@ -15,7 +15,8 @@ import jax
 from lcx import config
 from lcx.compress import LoraConfig, leaves
 from lcx.compress import lora as adapters
-from lcx.models import ModelConfig, init
+from lcx.models import ModelConfig, boxed, init
+from lcx.parallel import rules
 from lcx.train.checkpoint import Checkpoints
 from lcx.types import Array, Tree
 
@@ -90,15 +91,27 @@ def abstract_params(tuning: Tuning, model: ModelConfig) -> Tree:
     return jax.eval_shape(prepared)
 
 
-def merged_params(checkpoints: Checkpoints, model: ModelConfig, step: int | None = None) -> Tree:
+def shardings(tuning: Tuning, model: ModelConfig, mesh: rules.Mesh) -> Tree:
+    """Where the parameters of the state of a run lie, adapters beside their kernels. Raises ConfigError."""
+    return rules.shardings(adapters.boxed(boxed(model), abstract_params(tuning, model)), mesh)
+
+
+def merged_params(
+    checkpoints: Checkpoints, model: ModelConfig, step: int | None = None, mesh: rules.Mesh | None = None
+) -> Tree:
     """The parameters of a run's checkpoint (default: the newest) as ``model`` takes them, adapters merged in.
+
+    ``mesh`` is where they go; None: one device.
 
     Raises:
         StorageError: there is no such checkpoint, or none is intact.
         ConfigError: ``model`` is not the one that was trained.
     """
     tuning = config.make(TUNINGS, checkpoints.extra(step).get('tune', {'name': 'full'}), 'tune')
-    params, _, _ = checkpoints.restore(abstract_params(tuning, model), step, part='params')
+    abstract = abstract_params(tuning, model)
+    if mesh is not None:
+        abstract = rules.placed(abstract, shardings(tuning, model, mesh))
+    params, _, _ = checkpoints.restore(abstract, step, part='params')
     return tuning.merged(params)
 
 

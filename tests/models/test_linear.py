@@ -16,7 +16,7 @@ def test_values_and_gradients_are_those_of_tensordot(inputs, outputs):
     x = jax.random.normal(keys[0], (2, 7, *inputs))
     kernel = jax.random.normal(keys[1], (*inputs, *outputs))
     dy = jax.random.normal(keys[2], (2, 7, *outputs))
-    found, pull = jax.vjp(lambda x, w: linear(x, w, len(inputs)), x, kernel)
+    found, pull = jax.vjp(lambda x, w: linear(x, w, len(inputs), (None,) * w.ndim), x, kernel)
     expected, pull_expected = jax.vjp(lambda x, w: jnp.tensordot(x, w, axes=len(inputs)), x, kernel)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     for a, b in zip(pull(dy), pull_expected(dy)):
@@ -25,7 +25,7 @@ def test_values_and_gradients_are_those_of_tensordot(inputs, outputs):
 
 def test_bfloat16_inputs_give_float32_gradients_of_the_kernel():
     x, kernel = jnp.ones((3, 301, 4), jnp.bfloat16), jnp.full((4, 2), 0.1)
-    y, pull = jax.vjp(lambda x, w: linear(x, w, 1), x, kernel)
+    y, pull = jax.vjp(lambda x, w: linear(x, w, 1, (None,) * w.ndim), x, kernel)
     dx, dw = pull(jnp.ones_like(y))
     assert (y.dtype, dx.dtype, dw.dtype) == (jnp.bfloat16, jnp.bfloat16, jnp.float32)
     np.testing.assert_array_equal(dw, 903)  # of 903 tokens; bfloat16 has 900 and 904

@@ -2,7 +2,6 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -375,8 +374,7 @@ def test_a_gradient_takes_what_was_planned():
     split = jax.NamedSharding(devices, rules.spec(('batch',), rules.ACTIVATIONS))
     batch = jax.tree.map(lambda x: placed(x, split), random_batch(rows, length, model.vocab))
     sums = functools.partial(loss_sums, model, z_loss=0.0, chunk=128)
-    table = [(name, axes or None) for name, axes in rules.ACTIVATIONS.items()]
-    with jax.set_mesh(devices), nn.logical_axis_rules(table):
+    with jax.set_mesh(devices):
         step = jax.jit(lambda *x: gradients(*x, jax.random.key(0), sums, 1)[0], out_shardings=where)
         found = step.lower(params, batch).compile().memory_analysis()
     (stage,) = plan.stages

@@ -20,6 +20,7 @@ def test_sizes_are_in_the_order_of_the_axes():
 def test_one_axis_takes_what_the_others_leave():
     assert sizes(64, fsdp=-1, tensor=8) == (1, 8, 1, 8, 1)
     assert sizes(64, data=-1, fsdp=64) == (1, 64, 1, 1, 1)
+    assert sizes(64, data=-1, fsdp=-1, tensor=8) == (1, 8, 1, 8, 1)  # fsdp takes what is left
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,6 @@ def test_the_nearest_sizes_of_many_devices_come_at_once():
         ({'tensor': 0}, r'^tensor: 0 must be at least 1\. Nearest: 1\.$'),
         ({'context': -1}, r'^context: -1 must be at least 1\. Nearest: 1\.$'),
         ({'data': -2}, r'^data: -2 must be at least 1, or -1 for what the other axes leave\. Nearest: 1\.$'),
-        ({'data': -1, 'fsdp': -1}, r'^fsdp: -1 is what the other axes leave, and so is data\. Nearest: 1\.$'),
     ],
 )
 def test_sizes_that_cannot_be(given, message):

@@ -151,24 +151,13 @@ def test_heads_do_not_divide_where_key_heads_do_not():
         rules.check(abstract(tensor=8), 'heads', 12, rules.PARAMETERS, 'q')
 
 
-def test_rows_and_tokens():
+def test_rows():
     devices = abstract(data=2, fsdp=2, context=4)
     assert rules.share_rows(devices, 'batch', 16, accumulate=2) == 4
-    assert (
-        rules.share_tokens(devices, 'length', 96) == rules.share_tokens(devices, 'length', 96, 'zigzag') == 24
-    )
     with pytest.raises(
         ConfigError, match=r'batch: 12 is .* x 2 gradient steps \(optimizer\.accumulate\).*8 or 16'
     ):
         rules.share_rows(devices, 'batch', 12, accumulate=2)
-    with pytest.raises(
-        ConfigError, match=r'length: 98 is no multiple of mesh\.context=4\. Nearest: length 96 or 100'
-    ):
-        rules.share_tokens(devices, 'length', 98)
-    with pytest.raises(
-        ConfigError, match=r"length: 100 .*=4 x 2 pieces of order 'zigzag'\. Nearest: length 96 or 104"
-    ):
-        rules.share_tokens(devices, 'length', 100, 'zigzag')
 
 
 def test_no_mesh_axis_divides_two_axes_of_one_array():

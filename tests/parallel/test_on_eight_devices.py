@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.devices
-@pytest.mark.parametrize('package', ['parallel', 'generate'])
+@pytest.mark.parametrize('package', ['parallel', 'train', 'generate'])
 def test_on_eight_devices(package):
     flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=8'
     command = [
