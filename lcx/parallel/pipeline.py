@@ -15,7 +15,7 @@ every block that a causal rule lets them leave out, and in a shard_map as well, 
 
 What it costs, with R rounds, M microbatches and S stages, and m bytes of the hidden states that a device has at once:
 
-    idle          :mod:`lcx.parallel.schedules`; idle stages compute what nobody reads, for all must take part in what is sent
+    idle          :mod:`lcx.parallel.schedules`. Idle stages compute what nobody reads: all must send when others do
     sends         m / M a tick forward, and backward; 2 (S - 1) / S m at each end, as embedding, last layers and loss
                   are computed by all stages alike
     circular      stage s needs groups s, s + S, ..., of which others hold most: each step the layers of a stage move,

@@ -16,8 +16,8 @@ Idle slots are 1 - R M / ticks of all, gpipe having one round:
     ticks = R M + S - 1        M >= S or R = 1: (S - 1) / (R M + S - 1) is idle
     ticks = R S + M - 1        M < S: a round begins when its first microbatch is through the one before
 
-A tick of the circular schedule is 1/R as long, so the S - 1 idle ones cost 1/R; it sends R times as much between stages,
-and its groups to the stages that compute them (:mod:`lcx.parallel.pipeline`).
+A tick of the circular schedule is 1/R as long, so the S - 1 idle ones cost 1/R; it sends R times as much between
+stages, and its groups to the stages that compute them (:mod:`lcx.parallel.pipeline`).
 """
 
 from __future__ import annotations
