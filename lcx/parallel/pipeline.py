@@ -22,7 +22,7 @@ What it costs, with R rounds, M microbatches and S stages, and m bytes of the hi
                   in fp32, R collective-permutes of 1/R of them, and their gradients back; and a second copy is held.
                   The order of the parameters is that of the scan, so checkpoints know of no pipeline
     holds         what a repeat keeps for the backward pass, ticks / (R M) times as much as without a pipeline; not
-                  parameters or rows, which are cut out again; and m twice
+                  parameters or rows, which are cut out again; and m, which waits at the first stage
     gradients     of parameters are summed over data, and parameters gathered over fsdp, by each tick, as XLA leaves
                   these collectives in the loop: fsdp and a pipeline go together only if the network is fast
 
