@@ -9,9 +9,9 @@ stage runs its repeats on one microbatch and sends the result to the next one (c
 last returns to the first, for the next round or as the result. The backward pass is the transpose of that loop: the
 same ticks from last to first, after all of the forward ones, whatever the schedule.
 
-The other form, ``vmap(spmd_axis_name='stage')`` over a buffer that ``jnp.roll`` turns, was tried and is not used: a
-``lax.cond`` whose predicate differs by stage becomes a select under vmap, so that ring and blockwise attention compute
-every block that a causal rule lets them leave out, and in a shard_map as well, where each device has but one stage.
+The other form, ``vmap(spmd_axis_name='stage')`` over a buffer that ``jnp.roll`` turns, is not used: under vmap a
+``lax.cond`` becomes a select, in a shard_map too, where each device has but one stage (in compiled programs two
+conditionals became none), and ring attention would compute the steps that its rule lets it leave out.
 
 What it costs, with R rounds, M microbatches and S stages, and m bytes of the hidden states that a device has at once:
 
