@@ -15,7 +15,7 @@ WORKDIR ?= runs/demo
 help:
 	@echo 'make demo          train, extend, evaluate and report: runs/demo/figures/'
 	@echo 'make test          fast tests, under ten minutes on two cores'
-	@echo 'make test-devices  tests on eight devices, which the CPU plays: three minutes'
+	@echo 'make test-devices  tests on eight devices, which the CPU plays: four minutes'
 	@echo 'make test-slow     tests that take minutes or kill processes'
 	@echo 'make lint          ruff and the import contracts'
 	@echo 'make format        ruff format'

@@ -91,6 +91,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.stages = (stage(steps=2000, length=128, batch=64),)
 
     config.mesh = mesh()
+    config.pipeline = pipeline()
 
     config.eval = evaluation = ConfigDict()
     # perplexity | window_perplexity (a row per window: goes on when cut off) | passkey | needle (a row per sample: goes
@@ -335,8 +336,8 @@ def stage(steps: int, length: int, batch: int, **overrides) -> ConfigDict:
 def mesh(**sizes) -> ConfigDict:
     """Devices along each axis of the mesh that `lcx train` and `lcx eval` use, and `lcx plan` reads.
 
-    They multiply to the number of devices; data or fsdp may be -1, what the others leave (of both: fsdp). A run may go on
-    with another mesh.
+    They multiply to the number of devices; data or fsdp may be -1, what the others leave (of both: fsdp). A run may
+    go on with another mesh.
     """
     config = ConfigDict()
     config.data = -1  # divides the rows of a batch
@@ -347,6 +348,16 @@ def mesh(**sizes) -> ConfigDict:
     # In which tokens lie over context: zigzag and striped share causal attention evenly. contiguous | zigzag | striped
     config.order = 'zigzag'
     config.update(sizes)
+    return config
+
+
+def pipeline(name: str = 'gpipe', **options) -> ConfigDict:
+    """How a batch passes through the stages of layers in training (config.mesh.stage above 1)."""
+    config = ConfigDict()
+    config.name = name  # gpipe | circular (each stage has several groups of layers: less idle, more is sent)
+    config.microbatches = 4  # parts of the rows of a gradient step
+    config.rounds = config_dict.placeholder(int)  # circular: groups of each stage; default 2
+    config.update(options)
     return config
 
 

@@ -18,6 +18,7 @@ from lcx.generate import GenerateConfig
 from lcx.generate.policies import Room, make_policy
 from lcx.models import PRESETS, ModelConfig
 from lcx.parallel import MeshConfig
+from lcx.parallel.schedules import SCHEDULES
 from lcx.positions.extension import keep_rotation
 from lcx.train.config import (
     CheckpointConfig,
@@ -42,6 +43,7 @@ class ExperimentConfig:
     tune: Options
     stages: tuple[StageConfig, ...]
     mesh: MeshConfig
+    pipeline: Options
     eval: EvalConfig
     cache: Options
     generate: GenerateConfig
@@ -57,12 +59,21 @@ class ExperimentConfig:
                 raise ConfigError(unknown('eval.run', name, EVALUATORS))
         make_policy(self.cache, Room(prompt=1, new=1, chunk=1))  # checks its options
         _ = self.train  # checks the stages against the optimizer
+        configuration.make(SCHEDULES, self.pipeline, 'pipeline')
 
     @property
     def train(self) -> TrainConfig:
         """What the training loop reads."""
+        pipeline = self.pipeline if self.mesh.stage > 1 else Options()
         return TrainConfig(
-            self.seed, self.stages, self.loss, self.optimizer, self.checkpoint, self.log, self.tune
+            self.seed,
+            self.stages,
+            self.loss,
+            self.optimizer,
+            self.checkpoint,
+            self.log,
+            self.tune,
+            pipeline,
         )
 
 

@@ -233,7 +233,8 @@ def check_tokenizer(path: Path, values: Mapping[str, Any]) -> None:
 def model_config(model: ModelConfig) -> ConfigDict:
     """``config.model`` that describes ``model``: every field and every kind of layer, those at None typed.
 
-    ``preset`` is None, since every size is there; ``source`` is left out, since its keys may have points.
+    ``preset`` is None, since every size is there; ``source`` is left out, since its keys may have points, and
+    ``pipeline``, which is of training.
     """
     from ml_collections import ConfigDict
 
@@ -246,7 +247,7 @@ def model_config(model: ModelConfig) -> ConfigDict:
     for name, kind in model.kinds.items():
         if kind.position is not None:
             config.kinds[name].position = base.position()
-    fill(config, {k: v for k, v in plain(model).items() if k != 'source'})
+    fill(config, {k: v for k, v in plain(model).items() if k not in ('source', 'pipeline')})
     return config
 
 

@@ -152,6 +152,7 @@ def sums(config: ExperimentConfig, found: Footprint, cached: int | None, mesh: M
         ('gradients', found.gradients),
         ('optimizer state', found.optimizer),
         ('parameters gathered over fsdp', found.gathered),
+        *([('layers moved over stage', found.moved)] if found.moved else []),
     )
     rows = [(name, *(_short(size, UNITS) for _ in found.stages)) for name, size in lasting]
     each = (

@@ -134,10 +134,11 @@ def check_placement(config: ExperimentConfig, models: Sequence[ModelConfig], pla
         return
     tuning, key = config.train.tuning, jax.eval_shape(lambda: jax.random.key(0))
     for i, (stage, model) in enumerate(zip(config.stages, models)):
+        training = config.train.training(i, model)
         rules.share_rows(placement.mesh, f'stages[{i}].batch', stage.batch, config.optimizer.accumulate)
         tune.shardings(tuning, model, placement.mesh)
         options = {'z_loss': 0.0, 'chunk': config.loss.chunk, 'length': stage.length, 'placement': placement}
-        sums = tuning.wrap(functools.partial(loss_sums, stage.training(model), **options))
+        sums = tuning.wrap(functools.partial(loss_sums, training, **options))
         tokens = orders.filled(placement.order, stage.length, placement.token_shards)
         batch = abstract_batch(stage.batch // config.optimizer.accumulate, tokens)
         params = tune.abstract_params(tuning, model)

@@ -18,6 +18,7 @@ from lcx.models.linear import OUTPUT
 from lcx.models.norms import NORMS
 from lcx.parallel import sequence
 from lcx.parallel.rules import in_context
+from lcx.parallel.schedules import SCHEDULES, Schedule
 from lcx.positions import POSITIONS, Position
 from lcx.positions.extension import pinned
 
@@ -123,6 +124,7 @@ class ModelConfig:
     kinds: Mapping[str, LayerKind] = Options({'full': LayerKind()})
     position: Options = Options(name='rope')
     trained_length: int = 2048  # the length the parameters know: what extension methods extend
+    pipeline: Options = Options()  # a name of SCHEDULES and its options; none: layers are scanned
     source: Options = Options()  # config.json of the checkpoint it came from: lcx.convert gives it back
 
     def __post_init__(self) -> None:
@@ -148,6 +150,7 @@ class ModelConfig:
             raise ConfigError(
                 f'kv_heads: {self.kv_heads} does not divide heads={self.heads}; the nearest that does is {near}.'
             )
+        self.read_pipeline()
         if not self.pattern:
             raise ConfigError('pattern: () names no layer kind.')
         for kind in self.pattern:
@@ -184,6 +187,10 @@ class ModelConfig:
             return config.make(MIXERS, own.mixer, 'mixer', kind=own, **context)
         except ConfigError as error:
             raise ConfigError(f'{path}.{error}') from None
+
+    def read_pipeline(self) -> Schedule | None:
+        """How microbatches pass through stages of repeats; None: there are no stages."""
+        return config.make(SCHEDULES, self.pipeline, 'pipeline') if self.pipeline else None
 
     def position_of(self, kind: str) -> Options:
         """The position options of a layer kind: its own, or the model's."""

@@ -12,10 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lcx.errors import UnsupportedError
 from lcx.models import layers
 from lcx.models.cache import Cache, Caches, Memory
 from lcx.models.chunks import over_tokens
 from lcx.models.config import DTYPES, REMAT, ModelConfig
+from lcx.parallel.pipeline import pipeline
 from lcx.parallel.rules import constrain, gathered
 from lcx.positions import Position
 from lcx.types import Array, Float, Int, Tree, Where
@@ -128,7 +130,13 @@ class Decoder(nn.Module):
         period = config.pattern[: config.layers]
         methods, shared = tuple(by_kind[kind] for kind in period), tuple(shared[kind] for kind in period)
         repeated, rest = caches
-        if config.repeats:
+        if config.repeats and config.pipeline and not self.is_initializing():
+            if cached:
+                raise UnsupportedError(
+                    f'pipeline {config.pipeline["name"]!r} fills no caches; it is for training.'
+                )
+            x = self._piped(methods, x, (positions, segments), shared)
+        elif config.repeats:
             index = jnp.arange(config.repeats) if cached else None
             (x, repeated), _ = self._depth(methods)((x, repeated), where, shared, index)
         if config.rest:
@@ -159,6 +167,23 @@ class Decoder(nn.Module):
             metadata_params={nn.PARTITION_NAME: 'layers'},
         )
         return scan(config, positions, name='layers')
+
+    def _piped(self, methods: tuple, x: Float[Array, 'B T D'], tokens: tuple, shared: tuple) -> Array:
+        """What :meth:`_depth` computes with the same parameters, by the stages of the mesh in context."""
+        config = self.config
+        params, tables, _ = zip(*shared)
+
+        def body(own: Tree, x: Array, rows: tuple, params: tuple) -> Array:
+            (positions, segments), tables = rows
+            where = Where.self_attention(positions, segments, config.heads)
+            each = tuple((p, t, None) for p, t in zip(params, tables))
+            (x, _), _ = Period(config, methods, parent=None).apply(
+                {'params': own}, (x, ()), where, each, None
+            )
+            return x
+
+        stacked, policy = self.variables['params']['layers'], REMAT[config.remat]
+        return pipeline(config.read_pipeline(), body, stacked, x, (tokens, tables), params, policy)
 
     def logits(self, hidden: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
         """Logits in fp32 of the hidden states given."""

@@ -116,8 +116,10 @@ class Layout(NamedTuple):
         mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
         if mesh.empty:
             raise ConfigError('mesh: none is given and none is in context; enter jax.set_mesh(mesh).')
+        used = {*([tokens] if isinstance(tokens, str) else tokens), *batch, heads}
         for name, kind in zip(mesh.axis_names, mesh.axis_types):
-            if kind != jax.sharding.AxisType.Auto:
+            outer = kind == jax.sharding.AxisType.Manual and name not in used  # of a pipeline around this
+            if kind != jax.sharding.AxisType.Auto and not outer:
                 raise ConfigError(
                     f'mesh: axis {name!r} is {kind.name}; make it with axis_types=AxisType.Auto.'
                 )
@@ -226,4 +228,6 @@ def _over(layout: Layout, f: Callable) -> Callable:
     by_token = jax.P(layout.batch, layout.tokens, layout.heads)
     where = Where(rows, rows, rows, rows, heads)
     specs = (by_token, by_token, by_token, where, jax.P(), heads)
-    return jax.shard_map(f, mesh=layout.mesh, in_specs=specs, out_specs=by_token, check_vma=False)
+    mesh, auto = layout.mesh, jax.sharding.AxisType.Auto
+    free = {name for name, kind in zip(mesh.axis_names, mesh.axis_types) if kind == auto}
+    return jax.shard_map(f, mesh=mesh, axis_names=free, in_specs=specs, out_specs=by_token, check_vma=False)

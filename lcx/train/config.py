@@ -115,6 +115,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig
     log: LogConfig
     tune: Options = Options(name='full')
+    pipeline: Options = Options()  # empty: the layers do not lie on stages
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -132,6 +133,10 @@ class TrainConfig:
     def tuning(self) -> Tuning:
         """What of the model trains."""
         return config.make(TUNINGS, self.tune, 'tune')
+
+    def training(self, number: int, model: ModelConfig) -> ModelConfig:
+        """``model`` while that stage trains it."""
+        return dataclasses.replace(self.stages[number].training(model), pipeline=self.pipeline)
 
     @property
     def steps(self) -> int:

@@ -7,13 +7,16 @@ Counted, in bytes of one device:
     optimizer      the state of optax for those, divided alike
     gathered       mesh.fsdp > 1: the largest that is whole over fsdp at one time, a period of layers or an embedding
                    table, in the dtype of activations
+    moved          a pipeline of several rounds: the layers that a stage computes, which others hold
     activations    what the backward pass is handed by the forward pass: the residuals of ``jax.vjp`` of the loss, each
                    once, of the model, rows and tokens as one device has them, so with what model.remat makes again
-                   left out; over context as a ring keeps them, of a pipeline those of all rows of its layers
-    period         model.remat other than none: the residuals of one period of layers without it, made again
+                   left out; over context as a ring keeps them. Of a pipeline those of all rows of the stage's
+                   layers, and as much again for every idle tick; stages without it as if none were ever idle
+    period         model.remat other than none: the residuals of one period of layers without it, made again, of a
+                   pipeline for one microbatch
     logits         of one chunk of loss.chunk, fp32, and their gradient
 
-    total = parameters + gradients + optimizer + gathered + activations + max(period, logits)
+    total = parameters + gradients + optimizer + gathered + moved + activations + max(period, logits)
 
 Not counted: what a kernel needs while it runs, buffers of collectives, batch and program. In float32, activations +
 gathered + max(period, logits) were 0.76 to 1.12 of what XLA allocates on CPUs, one and eight of them; the least where a
@@ -36,10 +39,12 @@ import optax
 from jax.sharding import PartitionSpec
 
 from lcx.compress import leaves
+from lcx.config import Options
 from lcx.models import ModelConfig
 from lcx.models.config import DTYPES
 from lcx.parallel import orders, rules
 from lcx.parallel.mesh import share
+from lcx.parallel.pipeline import check
 from lcx.parallel.rules import Mesh
 from lcx.train.config import OptimizerConfig, TrainConfig
 from lcx.train.loss import abstract_batch, loss_sums
@@ -77,6 +82,7 @@ class Footprint(NamedTuple):
     gradients: int
     optimizer: int
     gathered: int
+    moved: int
     stages: tuple[Stage, ...]
 
     @property
@@ -86,7 +92,7 @@ class Footprint(NamedTuple):
 
     def total(self, stage: Stage) -> int:
         """Bytes of everything that is counted, in that stage."""
-        lasting = self.held + self.gradients + self.optimizer + self.gathered
+        lasting = self.held + self.gradients + self.optimizer + self.gathered + self.moved
         return lasting + stage.activations + max(stage.period, stage.logits)
 
 
@@ -108,6 +114,7 @@ def footprint(
         trained * (2 if config.optimizer.accumulate > 1 else 1),
         optimizer_bytes(config.optimizer, shapes, where, tuning.trains),
         gathered_bytes(found, models[0], mesh),
+        moved_bytes(found, config.training(0, models[0]), mesh),
         tuple(stage(config, i, model, mesh, order) for i, model in enumerate(models)),
     )
 
@@ -151,6 +158,14 @@ def gathered_bytes(found: tuple[Parameter, ...], model: ModelConfig, mesh: Mesh)
     return max(period // repeats, *tables)
 
 
+def moved_bytes(found: tuple[Parameter, ...], model: ModelConfig, mesh: Mesh) -> int:
+    """Bytes of the layers in the order in which a circular pipeline uses them."""
+    schedule = model.read_pipeline()
+    if schedule is None or schedule.rounds == 1 or mesh.shape['stage'] == 1:
+        return 0
+    return sum(x.bytes for x in found if x.name.startswith('layers/'))
+
+
 def _ungathered(spec: PartitionSpec) -> PartitionSpec:
     return PartitionSpec(*(None if entry == 'fsdp' else entry for entry in spec))
 
@@ -164,18 +179,29 @@ def stage(
     rows = rules.share_rows(mesh, f'{field}.batch', here.batch, accumulate) // accumulate
     tokens = orders.filled(order, here.length, mesh.shape['context']) // mesh.shape['context']
     chunk = rows * min(tokens, max(1, config.loss.chunk * accumulate // here.batch))
-    local = one_device(here.training(model), mesh)
+    model = config.training(number, model)
+    local = one_device(model, mesh)
+    schedule, at_once = model.read_pipeline(), rows
+    if schedule is not None:
+        check(schedule, mesh, model.repeats, here.batch // accumulate)
+        at_once = rows // schedule.microbatches
 
-    def kept(model: ModelConfig) -> int:
+    def kept(model: ModelConfig, rows: int) -> int:
         sums = functools.partial(loss_sums, model, z_loss=config.loss.z_loss, chunk=chunk)
         return residual_bytes(tuning, model, tuning.wrap(sums), rows, tokens)
 
-    period = 0
-    if local.remat != 'none':
-        one, two = (dataclasses.replace(local, remat='none', layers=n * len(local.pattern)) for n in (1, 2))
-        period = kept(two) - kept(one)
+    def of_period(remat: str, rows: int) -> int:
+        one, two = (dataclasses.replace(local, remat=remat, layers=n * len(local.pattern)) for n in (1, 2))
+        return kept(two, rows) - kept(one, rows)
+
+    activations, stages = kept(local, rows), mesh.shape['stage']
+    if schedule is not None:
+        idle = schedule.ticks(stages) - schedule.rounds * schedule.microbatches
+        repeats = local.repeats // schedule.rounds  # of a tick
+        activations += idle * repeats * of_period(local.remat, at_once)
+    period = 0 if local.remat == 'none' else of_period('none', at_once)
     work = flops(tuning, model, here.length) * here.batch * here.length / math.prod(mesh.shape.values())
-    return Stage(rows, tokens, kept(local), period, 2 * 4 * chunk * local.vocab, work)
+    return Stage(rows, tokens, activations, period, 2 * 4 * chunk * local.vocab, work)
 
 
 def one_device(model: ModelConfig, mesh: Mesh) -> ModelConfig:
@@ -186,6 +212,7 @@ def one_device(model: ModelConfig, mesh: Mesh) -> ModelConfig:
 
     return dataclasses.replace(
         model,
+        pipeline=Options(),
         vocab=part('vocab', model.vocab),
         heads=part('heads', model.heads),
         kv_heads=part('kv_heads', model.kv_heads),

@@ -180,7 +180,7 @@ class StageLoop:
         self.flops = flops(tuning, self.model, here.length)
         sums = functools.partial(
             loss_sums,
-            here.training(self.model),
+            self.config.training(stage, self.model),
             z_loss=self.config.loss.z_loss,
             chunk=self.config.loss.chunk,
             length=here.length,

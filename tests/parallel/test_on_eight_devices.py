@@ -1,4 +1,4 @@
-"""Runs files ``on_eight_devices.py`` where JAX has eight: the number is fixed when a process first asks for one."""
+"""Runs files ``*on_eight_devices.py`` where JAX has eight: the number is fixed when a process first asks for one."""
 
 import os
 import re
@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.devices
-@pytest.mark.parametrize('package', ['parallel', 'train', 'generate'])
-def test_on_eight_devices(package):
+@pytest.mark.parametrize('name', ['parallel/', 'parallel/pipeline_', 'train/', 'generate/'])
+def test_on_eight_devices(name):
     flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=8'
     command = [
         sys.executable,
@@ -22,7 +22,7 @@ def test_on_eight_devices(package):
         '-q',
         '-p',
         'no:cacheprovider',
-        f'tests/{package}/on_eight_devices.py',
+        f'tests/{name}on_eight_devices.py',
     ]
     # Without kept programs: read back from disk, those of several CPU devices no longer wait for each other in
     # order, and mix up what is sent at the same time (jaxlib 0.10.2: wrong numbers, or an abort in rendezvous.h).

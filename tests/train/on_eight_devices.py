@@ -166,6 +166,20 @@ def test_every_axis_trains_as_one_device(sizes, changes, accumulate):
     same(found, on_one_device('packed window', **plain))
 
 
+@pytest.mark.parametrize(
+    ('sizes', 'pipeline'),
+    [
+        ({'stage': 2, 'data': 2, 'context': 2}, {'name': 'gpipe', 'microbatches': 2}),
+        ({'stage': 2, 'fsdp': 2, 'tensor': 2}, {'name': 'circular', 'microbatches': 2}),
+    ],
+    ids=['gpipe', 'circular'],
+)
+def test_stages_train_as_one_device(sizes, pipeline):
+    changes = {'layers': 4, 'remat': 'full'}
+    found = run('packed window', model('packed window', pipeline=pipeline, **changes), placement(**sizes))
+    same(found, on_one_device('packed window', layers=4))
+
+
 def test_regions_and_positions_that_are_drawn_train_as_on_one_device():
     """Self-Extend merges two attentions; PoSE draws its offsets from the key of the step, wherever tokens lie."""
     own = model('causal', position=Options(name='pose', target_length=64))

@@ -1,5 +1,6 @@
 """What training takes of a device: against closed formulas, and against what XLA allocates for a small model."""
 
+import dataclasses
 import functools
 import math
 
@@ -19,7 +20,7 @@ from lcx.train.config import (
     StageConfig,
     TrainConfig,
 )
-from lcx.train.footprint import footprint, gathered_bytes, parameters, stage
+from lcx.train.footprint import footprint, gathered_bytes, parameters, residual_bytes, stage
 from lcx.train.loss import loss_sums
 from lcx.train.step import gradients
 from lcx.train.tune import abstract_params
@@ -41,7 +42,7 @@ def small(**fields) -> ModelConfig:
     """A model whose activations outweigh its parameters."""
     kinds = Options({'full': LayerKind(attention=Options(name='blockwise', block=64))})
     sizes = dict(vocab=256, width=64, layers=4, heads=4, kv_heads=2, head_dim=16, hidden=176)
-    return ModelConfig(**sizes, kinds=kinds, **fields)
+    return ModelConfig(**{**sizes, **fields}, kinds=kinds)
 
 
 def planned(config: TrainConfig, model: ModelConfig, **sizes):
@@ -153,3 +154,26 @@ def test_the_total_is_the_sum():
     assert found.total(here) == (
         found.held + found.gradients + found.optimizer + found.gathered + here.activations + here.period
     )
+
+
+@pytest.mark.parametrize(('rounds', 'remat'), [(1, 'full'), (2, 'dots'), (2, 'none')])
+def test_a_pipeline_keeps_more_for_each_idle_tick_and_no_copies_of_parameters_and_rows(rounds, remat):
+    """Counted of the program that the model makes of it, for all four stages at once."""
+    name = {'name': 'gpipe'} if rounds == 1 else {'name': 'circular', 'rounds': rounds}
+    plain = small(remat=remat, layers=8)
+    piped = dataclasses.replace(plain, pipeline=Options(**name, microbatches=2))
+    config, also = (training(rows=4, chunk=4 * LENGTH, pipeline=x.pipeline) for x in (piped, plain))
+    found, without = (planned(x, plain, stage=4) for x in (config, also))
+    more = found.stages[0].activations - without.stages[0].activations
+    assert more / without.stages[0].activations > 0.1
+    sums = functools.partial(loss_sums, z_loss=0.0, chunk=4 * LENGTH)
+    with jax.sharding.use_abstract_mesh(mesh.abstract(MeshConfig(stage=4), 4)):
+        kept = [
+            residual_bytes(config.tuning, model, functools.partial(sums, model), 4, LENGTH)
+            for model in (piped, plain)
+        ]
+    assert kept[0] - kept[1] == pytest.approx(4 * (more + found.moved), rel=0.05)
+    layers = sum(x.bytes for x in found.parameters if x.name.startswith('layers/'))
+    assert found.moved == (layers if rounds > 1 else 0)
+    at_once = found.stages[0].period, without.stages[0].period
+    assert at_once[0] == pytest.approx(at_once[1] / 2, rel=0.05)  # of one microbatch of two
