@@ -61,7 +61,9 @@ def get_config(arg: str = '') -> ConfigDict:
     model.attention_softcap = config_dict.placeholder(float)  # scores become cap * tanh(x / cap)
     model.softcap = config_dict.placeholder(float)  # logits of the output become cap * tanh(x / cap)
     model.dtype = 'float32'  # of activations: float32 | bfloat16; parameters are always float32
-    model.remat = 'none'  # what the backward pass recomputes: none | dots (keep matmul results) | full
+    # What the backward pass recomputes: none | dots (keeps matmul results) | full (keeps inputs of layers) | offload
+    # (keeps inputs of layers in the host's memory)
+    model.remat = 'none'
     model.feed_forward_chunk = 0  # tokens of each row whose hidden activations (F) exist at one time; 0: all
     # Every layer is of a kind; the pattern of kinds repeats. A kind's position None means model.position.
     model.pattern = ('full',)
@@ -85,6 +87,7 @@ def get_config(arg: str = '') -> ConfigDict:
     optimizer.decay = 0.2  # schedule 'wsd': share of the stage's steps at its end
     optimizer.final = 0.1  # share of the peak at the end of the stage
     optimizer.accumulate = 1  # gradient steps a batch is split into
+    optimizer.offload = False  # whether its state lies in the host's memory between steps
 
     config.tune = tune()  # which parameters train
 

@@ -164,6 +164,9 @@ def sums(config: ExperimentConfig, found: Footprint, cached: int | None, mesh: M
         ('FLOPs per device and step', lambda s: _short(s.flops, PREFIXES)),
     )
     rows += [(name, *map(text, found.stages)) for name, text in each]
+    if found.offloaded or any(s.offloaded for s in found.stages):
+        on_host = (_short(found.offloaded + s.offloaded, UNITS) for s in found.stages)
+        rows.append(('offloaded, in the memory of the host', *on_host))
     if cached is not None:
         rows.append(
             (

@@ -56,7 +56,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     from lcx.data.feed import open_feed
     from lcx.data.sources import validate
     from lcx.launch.evaluation import make_evaluate
-    from lcx.launch.experiment import experiment_config, stage_models, values_of
+    from lcx.launch.experiment import experiment_config, values_of
     from lcx.launch.start import start
     from lcx.launch.workdir import Workdir, check_config
     from lcx.train.loop import Experiment, train
@@ -71,13 +71,15 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     config = experiment_config(values)
     validate(config.data, config.eval.split)
     trained_length = starting_length(config, target)
-    models = stage_models(config, dataclasses.replace(config.model, trained_length=trained_length))
+    models = models_of(config, trained_length)
     shapes = abstract_params(config.train.tuning, models[0])
     with Workdir(target) as workdir:
         saved = workdir.saved_config()
         if saved is not None:
             check_config(saved, values)
         placement = placement_of(config)
+        config = without_host_memory(config)
+        models = models_of(config, trained_length)
         check_placement(config, models, placement)
         feed = open_feed(config.data)
         evaluate = make_evaluate(config, workdir.path, workdir.path, placement)
@@ -99,6 +101,13 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         )
 
 
+def models_of(config: ExperimentConfig, trained_length: int) -> tuple[ModelConfig, ...]:
+    """The model of every stage; the parameters at hand know ``trained_length``."""
+    from lcx.launch.experiment import stage_models
+
+    return stage_models(config, dataclasses.replace(config.model, trained_length=trained_length))
+
+
 def placement_of(config: ExperimentConfig) -> Placement:
     """The mesh of the devices, which are touched here for the first time.
 
@@ -116,6 +125,24 @@ def placement_of(config: ExperimentConfig) -> Placement:
         for name in config.model.pattern:
             sequence.check_order(config.mesh.order, config.model.kinds[name].sequence['name'])
     return placement
+
+
+def without_host_memory(config: ExperimentConfig) -> ExperimentConfig:
+    """``config`` as it is where devices reach the host's memory; else with nothing offloaded, which is said."""
+    import jax
+    from absl import logging
+
+    from lcx.train.state import HOST
+
+    if HOST in {memory.kind for memory in jax.local_devices()[0].addressable_memories()}:
+        return config
+    if config.model.remat == 'offload':
+        logging.warning("model.remat: this backend has no %s memory; 'full' keeps the same on devices.", HOST)
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat='full'))
+    if config.optimizer.offload:
+        logging.warning('optimizer.offload: this backend has no %s memory; the state stays on devices.', HOST)
+        config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, offload=False))
+    return config
 
 
 def check_placement(config: ExperimentConfig, models: Sequence[ModelConfig], placement: Placement) -> None:

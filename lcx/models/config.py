@@ -24,11 +24,22 @@ from lcx.positions.extension import pinned
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
-# What the backward pass keeps of a layer's forward pass; None keeps everything.
+INPUT = (
+    'period_input'  # what rematerialisation policies call the hidden states before the layers of a pattern
+)
+
+# What the backward pass keeps of a layer's forward pass; None keeps everything. 'offload' keeps what 'full' does, the
+# inputs of layers, but in the host's memory: they leave while the next layers compute, and come back one by one.
 REMAT = {
     'none': None,
     'dots': jax.checkpoint_policies.save_only_these_names(OUTPUT),
     'full': jax.checkpoint_policies.nothing_saveable,
+    'offload': jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[INPUT],
+        offload_src='device',
+        offload_dst='pinned_host',
+    ),
 }
 
 ACTIVATIONS = {

@@ -11,12 +11,13 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from lcx.errors import UnsupportedError
 from lcx.models import layers
 from lcx.models.cache import Cache, Caches, Memory
 from lcx.models.chunks import over_tokens
-from lcx.models.config import DTYPES, REMAT, ModelConfig
+from lcx.models.config import DTYPES, INPUT, REMAT, ModelConfig
 from lcx.parallel.pipeline import pipeline
 from lcx.parallel.rules import constrain, gathered
 from lcx.positions import Position
@@ -67,8 +68,8 @@ class Period(nn.Module):
     def __call__(
         self, carry: tuple[Array, tuple[Cache, ...]], where: Where, shared: tuple, layer: Array | None
     ) -> tuple[tuple, None]:
-        x, caches = carry
-        after = []
+        (x, caches), after = carry, []
+        x = checkpoint_name(x, INPUT)
         for i, (kind, position) in enumerate(zip(self.config.pattern, self.positions)):
             *extras, tables = shared[i]
             memory = Memory(caches[i], layer, tables) if caches else None

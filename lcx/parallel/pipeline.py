@@ -47,7 +47,12 @@ from lcx.parallel.schedules import Schedule
 from lcx.types import Array, Float, Int, Tree
 
 (AXIS,) = PARAMETERS['layers']
-CUTS = ('dynamic_slice', 'squeeze', 'reshape', 'sharding_constraint')  # primitives that cost nothing to do again
+CUTS = (
+    'dynamic_slice',
+    'squeeze',
+    'reshape',
+    'sharding_constraint',
+)  # primitives that cost nothing to do again
 
 # (parameters of one repeat, x 'B T D', rows 'B ...', shared) -> like x
 Body = Callable[[Tree, Array, Tree, Tree], Array]

@@ -66,6 +66,7 @@ class OptimizerConfig:
     decay: float = 0.2
     final: float = 0.1
     accumulate: int = 1
+    offload: bool = False  # whether the state lies on the host between steps
 
     def __post_init__(self) -> None:
         config.positive(self, 'learning_rate', 'clip', 'accumulate')

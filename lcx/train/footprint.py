@@ -4,7 +4,8 @@ Counted, in bytes of one device:
 
     parameters     fp32, all of them, divided as lcx.parallel.rules has it; they are the master copy
     gradients      of those that train, fp32, divided alike; twice with optimizer.accumulate, the sum and a part
-    optimizer      the state of optax for those, divided alike
+    optimizer      the state of optax for those, divided alike; optimizer.offload leaves it on the host but for the
+                   end of each step, which takes all of it
     gathered       mesh.fsdp > 1: the largest that is whole over fsdp at one time, a period of layers or an embedding
                    table, in the dtype of activations
     moved          a pipeline of several rounds: the layers that a stage computes, which others hold
@@ -12,6 +13,7 @@ Counted, in bytes of one device:
                    once, of the model, rows and tokens as one device has them, so with what model.remat makes again
                    left out; over context as a ring keeps them. Of a pipeline those of all rows of the stage's
                    layers, and as much again for every idle tick; stages without it as if none were ever idle
+                   With model.remat=offload the inputs of layers are on the host
     period         model.remat other than none: the residuals of one period of layers without it, made again, of a
                    pipeline for one microbatch
     logits         of one chunk of loss.chunk, fp32, and their gradient
@@ -73,6 +75,7 @@ class Stage(NamedTuple):
     period: int
     logits: int
     flops: float  # of a step
+    offloaded: int = 0  # of activations, in the memory of the host
 
 
 class Footprint(NamedTuple):
@@ -84,6 +87,7 @@ class Footprint(NamedTuple):
     gathered: int
     moved: int
     stages: tuple[Stage, ...]
+    offloaded: int = 0  # of the optimizer, in the memory of the host
 
     @property
     def held(self) -> int:
@@ -109,13 +113,15 @@ def footprint(
     where = shardings(tuning, models[0], mesh)
     found = parameters(shapes, where, tuning.trains)
     trained = sum(x.bytes for x in found if x.trains)
+    moments = optimizer_bytes(config.optimizer, shapes, where, tuning.trains)
     return Footprint(
         found,
         trained * (2 if config.optimizer.accumulate > 1 else 1),
-        optimizer_bytes(config.optimizer, shapes, where, tuning.trains),
+        moments,
         gathered_bytes(found, models[0], mesh),
         moved_bytes(found, config.training(0, models[0]), mesh),
         tuple(stage(config, i, model, mesh, order) for i, model in enumerate(models)),
+        moments if config.optimizer.offload else 0,
     )
 
 
@@ -186,22 +192,22 @@ def stage(
         check(schedule, mesh, model.repeats, here.batch // accumulate)
         at_once = rows // schedule.microbatches
 
-    def kept(model: ModelConfig, rows: int) -> int:
+    def kept(model: ModelConfig, rows: int) -> tuple[int, int]:
         sums = functools.partial(loss_sums, model, z_loss=config.loss.z_loss, chunk=chunk)
         return residual_bytes(tuning, model, tuning.wrap(sums), rows, tokens)
 
     def of_period(remat: str, rows: int) -> int:
         one, two = (dataclasses.replace(local, remat=remat, layers=n * len(local.pattern)) for n in (1, 2))
-        return kept(two, rows) - kept(one, rows)
+        return kept(two, rows)[0] - kept(one, rows)[0]
 
-    activations, stages = kept(local, rows), mesh.shape['stage']
+    (activations, offloaded), stages = kept(local, rows), mesh.shape['stage']
     if schedule is not None:
         idle = schedule.ticks(stages) - schedule.rounds * schedule.microbatches
         repeats = local.repeats // schedule.rounds  # of a tick
         activations += idle * repeats * of_period(local.remat, at_once)
     period = 0 if local.remat == 'none' else of_period('none', at_once)
     work = flops(tuning, model, here.length) * here.batch * here.length / math.prod(mesh.shape.values())
-    return Stage(rows, tokens, activations, period, 2 * 4 * chunk * local.vocab, work)
+    return Stage(rows, tokens, activations, period, 2 * 4 * chunk * local.vocab, work, offloaded)
 
 
 def one_device(model: ModelConfig, mesh: Mesh) -> ModelConfig:
@@ -221,8 +227,13 @@ def one_device(model: ModelConfig, mesh: Mesh) -> ModelConfig:
     )
 
 
-def residual_bytes(tuning: Tuning, model: ModelConfig, sums: Callable, rows: int, tokens: int) -> int:
-    """Bytes that the forward pass of the loss ``sums`` keeps for the backward pass, parameters and batch apart."""
+def residual_bytes(
+    tuning: Tuning, model: ModelConfig, sums: Callable, rows: int, tokens: int
+) -> tuple[int, int]:
+    """Bytes on the device, and on the host, that the forward pass of the loss ``sums`` keeps for the backward pass.
+
+    Parameters and batch apart.
+    """
     trained, frozen = leaves.split(abstract_params(tuning, model), tuning.trains)
     batch = abstract_batch(rows, tokens)
 
@@ -235,7 +246,10 @@ def residual_bytes(tuning: Tuning, model: ModelConfig, sums: Callable, rows: int
     jaxpr = jax.make_jaxpr(backward)(trained, frozen, batch).jaxpr
     given = set(jaxpr.invars)
     kept = {x for x in jaxpr.outvars if not isinstance(x, jax.extend.core.Literal)} - given
-    return sum(x.aval.size * x.aval.dtype.itemsize for x in kept)
+    host = [x for x in kept if x.aval.memory_space == jax.memory.Space.Host]
+    return tuple(
+        sum(x.aval.size * x.aval.dtype.itemsize for x in part) for part in (kept.difference(host), host)
+    )
 
 
 def _bytes(x: jax.ShapeDtypeStruct, where: jax.sharding.NamedSharding) -> int:

@@ -107,7 +107,8 @@ def restore_or_create(experiment: Experiment, checkpoints: Checkpoints) -> tuple
 
     abstract = jax.eval_shape(create, abstract_params(tuning, model))
     where = shardings(tuning, model, mesh)
-    places = states.shardings(abstract, where, _optimizer(config, 0), tuning.trains)
+    offload = config.optimizer.offload
+    places = states.shardings(abstract, where, _optimizer(config, 0), tuning.trains, offload)
     if checkpoints.latest() is None:
         params = experiment.params(rules.shardings(boxed(model), mesh))
         params = jax.device_put(tuning.prepare(model, params, jax.random.fold_in(key, TUNING)), where)
@@ -186,13 +187,14 @@ class StageLoop:
             length=here.length,
             placement=self.placement,
         )
-        self.step = functools.partial(
+        step = functools.partial(
             train_step,
             loss_sums=tuning.wrap(sums),
             optimizer=_optimizer(self.config, stage),
             accumulate=self.config.optimizer.accumulate,
             trains=tuning.trains,
         )
+        self.step = states.fetched(step) if self.config.optimizer.offload else step
 
     def run(self, state: TrainState, extra: dict | None) -> TrainState:
         """The stage's remaining steps; ``extra`` is the JSON of the checkpoint that ``state`` came from, if any."""

@@ -108,7 +108,7 @@ def test_blockwise_model_is_the_dense_model():
 
 def test_remat_changes_memory_and_no_gradient():
     batch, found, memory = random_batch(rows=4, length=64), {}, {}
-    for policy in ('none', 'dots', 'full'):
+    for policy in ('none', 'dots', 'full', 'offload'):
         config = changed(layers=8, remat=policy)
         params = parameters(config)
         compiled = gradient(config).lower(params, batch).compile()
@@ -116,6 +116,7 @@ def test_remat_changes_memory_and_no_gradient():
         memory[policy] = compiled.memory_analysis().temp_size_in_bytes
     close(found['dots'], found['none'], atol=1e-4)  # of sums over 256 tokens
     close(found['full'], found['none'], atol=1e-4)
+    close(found['offload'], found['none'], atol=1e-4)
     assert memory['full'] < memory['dots'] < memory['none']
 
 

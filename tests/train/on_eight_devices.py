@@ -153,7 +153,7 @@ def test_context_by_data_trains_as_one_device(strategy, case):
         ({'data': 2, 'fsdp': 2, 'context': 2}, {'feed_forward_chunk': 8, 'remat': 'dots'}, 2),
         (
             {'fsdp': 2, 'context': 2, 'tensor': 2},
-            {'bias': ('qkv', 'out', 'feed_forward'), 'norm': 'layer'},
+            {'bias': ('qkv', 'out', 'feed_forward'), 'norm': 'layer', 'remat': 'offload'},
             1,
         ),
     ],

@@ -156,6 +156,17 @@ def test_the_total_is_the_sum():
     )
 
 
+def test_what_is_offloaded_is_on_the_host():
+    full, offload = (
+        planned(training(), small(remat=remat), context=2).stages[0] for remat in ('full', 'offload')
+    )
+    inputs = 4 * 4 * ROWS * LENGTH // 2 * 64  # of four layers, fp32, of half the tokens
+    assert (full.offloaded, offload.offloaded) == (0, inputs)
+    assert offload.activations == full.activations - inputs and offload.period == full.period
+    kept = planned(dataclasses.replace(training(), optimizer=OptimizerConfig(offload=True)), small())
+    assert kept.offloaded == kept.optimizer > 0
+
+
 @pytest.mark.parametrize(('rounds', 'remat'), [(1, 'full'), (2, 'dots'), (2, 'none')])
 def test_a_pipeline_keeps_more_for_each_idle_tick_and_no_copies_of_parameters_and_rows(rounds, remat):
     """Counted of the program that the model makes of it, for all four stages at once."""
@@ -169,7 +180,7 @@ def test_a_pipeline_keeps_more_for_each_idle_tick_and_no_copies_of_parameters_an
     sums = functools.partial(loss_sums, z_loss=0.0, chunk=4 * LENGTH)
     with jax.sharding.use_abstract_mesh(mesh.abstract(MeshConfig(stage=4), 4)):
         kept = [
-            residual_bytes(config.tuning, model, functools.partial(sums, model), 4, LENGTH)
+            residual_bytes(config.tuning, model, functools.partial(sums, model), 4, LENGTH)[0]
             for model in (piped, plain)
         ]
     assert kept[0] - kept[1] == pytest.approx(4 * (more + found.moved), rel=0.05)
