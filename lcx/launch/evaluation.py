@@ -19,25 +19,29 @@ from lcx.config import plain
 from lcx.data.tasks import TASKS
 from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
+from lcx.errors import ConfigError
 from lcx.eval import EVALUATORS, Apply, Context, Generate
 from lcx.eval.api import Evaluator
 from lcx.generate import reading
 from lcx.generate.loop import generate
 from lcx.generate.policies import Room, held_bytes, make_policy
+from lcx.launch import origin
 from lcx.launch.experiment import ExperimentConfig
 from lcx.models import ModelConfig, Scores, score
 from lcx.parallel.placement import Placement
 from lcx.train.metrics import JsonlWriter, read_jsonl
 from lcx.types import Batch, Tree
 
-Evaluate = Callable[[Tree, ModelConfig, int], None]
+Evaluate = Callable[[Tree, ModelConfig, int], int]
 
 WORTH_A_LINE = 2.0  # seconds: single windows and samples that took less are written, but not shown
-SINGLE = ('window', 'sample')  # columns of rows that are one of many
+SINGLE = ('window', 'sample', 'document')  # columns of rows that are one of many
 
 
 def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placement: Placement) -> Evaluate:
     """``evaluate(params, model, step)``: all of ``config.eval.run``, each row written as soon as it is known.
+
+    It returns how many rows it wrote.
 
     ``seconds`` of a row are those since the one before; ``peak_bytes`` is the most memory (:func:`peak_bytes`) since
     its evaluator first scored a batch of its length, compilation included.
@@ -54,6 +58,7 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
         config.seed,
         None if task is None else TASKS[task](tokenizer),
         Path(config.data.directory).expanduser() / 'ruler',
+        judge_of(config),
     )
     evaluators = [EVALUATORS[name](context) for name in config.eval.run]
     console = Console(stderr=True)
@@ -103,7 +108,7 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
 
         return write
 
-    def evaluate(params: Tree, model: ModelConfig, step: int) -> None:
+    def evaluate(params: Tree, model: ModelConfig, step: int) -> int:
         common = {
             'label': config.label or model.position['name'],
             'run': workdir.name,
@@ -113,7 +118,7 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
             'trained_length': model.trained_length,
             'position': model.position['name'],
         }
-        path = workdir / 'results.jsonl'
+        path, count = workdir / 'results.jsonl', 0
         with JsonlWriter(path) as results:  # first, since it removes a torn last line
             before = list(read_jsonl(path))
             for evaluator in evaluators:
@@ -131,10 +136,38 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
                     row['peak_bytes'] = peak_bytes()
                     since = now
                     results.write({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})
+                    count += 1
                     if row['seconds'] > WORTH_A_LINE or not any(name in row for name in SINGLE):
                         console.print(f'  {line(row)}', highlight=False, soft_wrap=True)
+        return count
 
     return evaluate
+
+
+def judge_of(config: ExperimentConfig) -> Callable[[], tuple[Apply, Tree]] | None:
+    """What loads the model of ``eval.longppl.judge``, as it was trained; None where none is named or nobody asks.
+
+    Raises:
+      ConfigError: it is neither a run nor a Hugging Face directory, or is not known to read the same tokens.
+      StorageError: its files are missing or broken.
+    """
+    field, name = 'eval.longppl.judge', config.eval.longppl.judge
+    if name is None or 'longppl' not in config.eval.run:
+        return None
+    found = origin.find(Path(name), field)
+    own, ours = origin.tokenizer_spec(found.path), config.data.tokenizer
+    if own is None or make_tokenizer(own).identity != make_tokenizer(ours).identity:
+        raise ConfigError(
+            f'{field}: {name!r} reads the tokens of {own!r}, not those of data.tokenizer {ours!r}; a judge must read '
+            'the same.'
+        )
+
+    @functools.cache
+    def load() -> tuple[Apply, Tree]:
+        program = jax.jit(functools.partial(score, found.model, chunk=config.loss.chunk))
+        return program, found.params(found.model)
+
+    return load
 
 
 def tokens_after(batch: Batch) -> int:
@@ -226,10 +259,10 @@ def line(row: dict[str, Any]) -> str:
         where = f'positions {row["bucket_start"]}-{row["bucket_end"]}'
     if 'window' in row:
         where += f', window {row["window"]}'
-    for name in ('task', 'depth', 'sample'):
+    for name in ('task', 'depth', 'sample', 'document'):
         if name in row:
             where += f', {name} {row[name]:g}' if name == 'depth' else f', {name} {row[name]}'
     if any(name in row for name in SINGLE):
-        shown = ('nats', 'last_nats', 'accuracy', 'answer_bits', 'score')
+        shown = ('nats', 'last_nats', 'key_nats', 'accuracy', 'answer_bits', 'score')
         numbers = [f'{name} {row[name]:.3f}' for name in shown if name in row]
     return f'{row["label"]}: {row["evaluator"]}, {where}: {", ".join(numbers)} ({row["seconds"]:.1f} s)'

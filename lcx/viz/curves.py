@@ -73,7 +73,8 @@ def draw(comparison: Comparison) -> Figure:
             _line(axes, series, comparison.trained_lengths, _look(i))
         left = max(LEFT, MARGIN + inches(axes.get_yticklabels()) + TICK_GAP)
         right = left + AXES_WIDTH + _names(axes, lines, height)
-        words = _titles(axes, comparison, left, cut=max(comparison.means) > high)
+        cut = '↑' * (max(comparison.means) > high) + '↓' * (min(comparison.means) < low)
+        words = _titles(axes, comparison, left, cut)
         width, total = max(right, words), BOTTOM + height + TOP
         figure.set_size_inches(width, total)
         axes.set_position((left / width, BOTTOM / total, AXES_WIDTH / width, height / total))
@@ -95,11 +96,18 @@ def limits(comparison: Comparison) -> tuple[float, float]:
     """The y axis. One label that explodes does not flatten the others: it leaves at the top.
 
     A value is cut if it is more than twice the least and, from the least, more than three times as far as the
-    upper quartile.
+    upper quartile. Where higher is better, one that breaks down leaves at the bottom: from the highest it is more than
+    three times as far as the lower quartile, and than the highest is from 0.
     """
     if comparison.measure.share:
         return -0.03, 1.03
     values = np.array(comparison.means)
+    if comparison.measure.best is max:
+        high = values.max()
+        cut = high - max(3 * (high - np.quantile(values, 0.25)), 3 * abs(high))
+        low = values[values >= cut].min()
+        margin = 0.06 * (high - low) or 0.1
+        return float(low - margin), float(high + margin)
     low = values.min()
     cut = low + max(3 * (np.quantile(values, 0.75) - low), low)
     high = values[values <= cut].max()
@@ -178,12 +186,12 @@ def _names(axes: Axes, lines: Sequence[Series], height: float) -> float:
     names = []
     for i, (series, (x, y), place) in enumerate(zip(lines, ends, places)):
         look, text = _look(i), series.label
-        if y <= high:
+        if low <= y <= high:
             dashes = '-' if x == last else ':'  # of a line that ends early: not to be read as data
             leader = [x, x_name - 0.06 * x_inch], [y, place]
             axes.plot(*leader, dashes, color=look['color'], linewidth=0.7, clip_on=False)
         else:
-            text += f' ↑ {y:.2f}'
+            text += f' {"↑" if y > high else "↓"} {y:.2f}'
         axes.plot(x_name, place, color=look['color'], marker=look['marker'], clip_on=False)
         names.append(axes.text(x_name + 0.1 * x_inch, place, text, va='center_baseline'))
     return LABEL_GAP + 0.1 + inches(names) + MARGIN
@@ -227,11 +235,14 @@ def _tick(length: int, trained: Sequence[int], rings: Sequence[int]) -> str:
     return name
 
 
-def _titles(axes: Axes, comparison: Comparison, left: float, cut: bool) -> float:
-    """Says above the axes, ``left`` inches from the figure's edge, what is shown; returns the inches it takes."""
+def _titles(axes: Axes, comparison: Comparison, left: float, cut: str) -> float:
+    """Says above the axes, ``left`` inches from the figure's edge, what is shown; returns the inches it takes.
+
+    ``cut`` has the arrows of values that are not shown.
+    """
     positions = comparison.columns[0].start is not None
     axes.set_xlabel('position in the window (tokens)' if positions else 'context length (tokens)', size=9)
-    note = comparison.note + (', axis cut: ↑ values beyond it' if cut else '')
+    note = comparison.note + (f', axis cut: {cut} values beyond it' if cut else '')
     at = {'xy': (0, 1), 'xycoords': 'axes fraction', 'textcoords': 'offset points'}
     start = 72 * (MARGIN - left)  # points from the axes
     title = axes.annotate(comparison.title, xytext=(start, 32), weight='bold', size=11, **at)
