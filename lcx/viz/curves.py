@@ -2,7 +2,8 @@
 
 Colours are told apart by the colour-blind, markers in grey print, names by everyone. The shortest trained
 length is a dashed vertical line, longer ones are dotted, and a label trained at such a one has a ring at
-its value there. Bands are one standard error to each side.
+its value there. A dotted horizontal line is the threshold of the effective length. Bands are one standard error to each
+side.
 """
 
 from __future__ import annotations
@@ -211,6 +212,8 @@ def _frame(axes: Axes, comparison: Comparison) -> None:
     axes.grid(axis='y', color='#E5E5E5', linewidth=0.8)
     axes.spines[['left', 'right', 'top']].set_visible(False)
     axes.spines['bottom'].set_color('#B3B3B3')
+    if comparison.threshold is not None:
+        axes.axhline(comparison.threshold, color=FAINT, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
     for length in trained:
         dashes = '--' if length == trained[0] else ':'
         axes.axvline(math.log2(length), color=FAINT, linewidth=0.9, linestyle=dashes, zorder=1)
@@ -242,7 +245,8 @@ def _titles(axes: Axes, comparison: Comparison, left: float, cut: str) -> float:
     """
     positions = comparison.columns[0].start is not None
     axes.set_xlabel('position in the window (tokens)' if positions else 'context length (tokens)', size=9)
-    note = comparison.note + (f', axis cut: {cut} values beyond it' if cut else '')
+    line = '' if comparison.threshold is None else f', dotted: {comparison.threshold:g}'
+    note = comparison.note + line + (f', axis cut: {cut} values beyond it' if cut else '')
     at = {'xy': (0, 1), 'xycoords': 'axes fraction', 'textcoords': 'offset points'}
     start = 72 * (MARGIN - left)  # points from the axes
     title = axes.annotate(comparison.title, xytext=(start, 32), weight='bold', size=11, **at)

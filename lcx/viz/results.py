@@ -8,6 +8,7 @@ over the n seeds. Or they are different experiments: the label of each is comple
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -20,6 +21,7 @@ import numpy as np
 
 from lcx.errors import DataError
 from lcx.types import Row
+from lcx.viz.effective import THRESHOLD
 from lcx.viz.gains import with_gains
 
 FILE = 'results.jsonl'
@@ -112,6 +114,7 @@ class Comparison:
     note: str  # which way is better, of how many windows, what the errors are
     columns: tuple[Column, ...]  # ascending
     series: tuple[Series, ...]
+    threshold: float | None = None  # of shares by length: the effective length's
 
     @property
     def trained_lengths(self) -> list[int]:
@@ -267,10 +270,11 @@ def average(rows: Sequence[Row]) -> Row:
     return {**merged, 'seeds': len(rows)}
 
 
-def compare(rows: Sequence[Row]) -> list[Comparison]:
+def compare(rows: Sequence[Row], threshold: float = THRESHOLD) -> list[Comparison]:
     """A Comparison of each evaluator whose rows have one of the MEASURES, in the order found.
 
-    Of an evaluator that scores positions inside windows, the longest windows are compared.
+    Of an evaluator that scores positions inside windows, the longest windows are compared. ``threshold`` is that of
+    the effective length, which shares at several lengths have, unless all are 0.
     """
     evaluators: dict[str, list[Row]] = {}
     for row in rows:
@@ -284,7 +288,10 @@ def compare(rows: Sequence[Row]) -> list[Comparison]:
         if any('bucket_end' in row for row in mine):
             longest = max(row['length'] for row in mine)
             mine = [row for row in mine if row['length'] == longest]
-        comparisons.append(_comparison(evaluator, measure, mine))
+        comparison = _comparison(evaluator, measure, mine)
+        if measure.share and any(comparison.means) and len(comparison.columns) > 1:
+            comparison = dataclasses.replace(comparison, threshold=threshold)
+        comparisons.append(comparison)
     return comparisons
 
 
