@@ -94,10 +94,10 @@ def get_config(arg: str = '') -> ConfigDict:
     config.pipeline = pipeline()
 
     config.eval = evaluation = ConfigDict()
-    # perplexity (with the gain of context and by position) | passkey | task (the one in data.source). Of a row per
-    # window, document or sample, which go on where they were cut off: window_perplexity | sliding_perplexity (long
+    # perplexity (with the gain of context and by position) | passkey | task (the one in data.source). Those with a row
+    # per window, document, sample or task go on where they were cut off: window_perplexity | sliding_perplexity (long
     # documents through a window that moves) | document_bits (whole documents, however short) | longppl | needle | ruler
-    # (texts that the model writes)
+    # (texts that the model writes) | harness (tasks of lm-eval)
     evaluation.run = ('perplexity', 'passkey')
     evaluation.split = (
         'validation'  # validation | test (sources that have one: those out of packages, some tfds:NAME)
@@ -128,6 +128,14 @@ def get_config(arg: str = '') -> ConfigDict:
     )  # tokens of the short context; default: lengths[0]
     evaluation.longppl.alpha = 2.0  # key tokens gain more nats than this from the long context
     evaluation.longppl.beta = -2.0  # and are more probable than exp of this after it
+
+    evaluation.harness = ConfigDict()  # needs lcx[eval]; at the longest of lengths
+    evaluation.harness.tasks = ()  # names of lm-eval, or of YAML files in include
+    evaluation.harness.include = config_dict.placeholder(str)  # directory with tasks of your own
+    evaluation.harness.shots = config_dict.placeholder(
+        int
+    )  # examples before each question; default: the task's
+    evaluation.harness.limit = config_dict.placeholder(int)  # questions of each task; default: all
 
     config.cache = cache()
 

@@ -1,6 +1,17 @@
 """Evaluators: small objects with a name and ``run(apply, params) -> rows``; some are given what writes texts."""
 
-from lcx.eval.api import Apply, Context, EvalConfig, Generate, LongPPLConfig, RulerConfig, SlidingConfig
+from lcx.eval.api import (
+    Apply,
+    Context,
+    EvalConfig,
+    Generate,
+    HarnessConfig,
+    LongPPLConfig,
+    Reader,
+    RulerConfig,
+    SlidingConfig,
+)
+from lcx.eval.harness import Harness
 from lcx.eval.longppl import LongPPL
 from lcx.eval.needle import Needle
 from lcx.eval.perplexity import Perplexity
@@ -19,6 +30,7 @@ EVALUATORS = {
     'needle': Needle,
     'task': trained_task,
     'ruler': make_ruler,
+    'harness': Harness,
 }
 
 __all__ = [
@@ -28,10 +40,13 @@ __all__ = [
     'Documents',
     'EvalConfig',
     'Generate',
+    'Harness',
+    'HarnessConfig',
     'LongPPL',
     'LongPPLConfig',
     'Needle',
     'Perplexity',
+    'Reader',
     'Ruler',
     'RulerConfig',
     'SlidingConfig',

@@ -24,6 +24,14 @@ Apply = Callable[[Tree, Batch], Scores]
 # (params, prompts, n) -> for each prompt, ids int32 [T], the n or fewer ids that the model would write after it.
 Generate = Callable[[Tree, Sequence[np.ndarray], int], Sequence[np.ndarray]]
 
+
+class Reader(NamedTuple):
+    """A model as it is given to evaluators that score and write."""
+
+    score: Apply
+    write: Generate
+
+
 SPLITS = ('validation', 'test')  # that may be scored
 
 
@@ -64,6 +72,19 @@ class LongPPLConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class HarnessConfig:
+    """The fields of ``config.eval.harness``."""
+
+    tasks: tuple[str, ...] = ()
+    include: str | None = None
+    shots: int | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        config.positive(self, 'limit')
+
+
+@dataclasses.dataclass(frozen=True)
 class EvalConfig:
     """The fields of ``config.eval``, which configs/base.py explains."""
 
@@ -80,6 +101,7 @@ class EvalConfig:
     ruler: RulerConfig = RulerConfig()
     sliding: SlidingConfig = SlidingConfig()
     longppl: LongPPLConfig = LongPPLConfig()
+    harness: HarnessConfig = HarnessConfig()
 
     def __post_init__(self) -> None:
         config.positive(self, 'every', 'windows', 'samples', 'last', 'tokens')
@@ -123,7 +145,8 @@ class Context(NamedTuple):
 class Evaluator(Protocol):
     """Yields flat rows; the caller adds what run, step and model they belong to.
 
-    One that ``writes`` is given a :data:`Generate` in place of an :data:`Apply`.
+    One that ``scores`` is given an :data:`Apply`, one that ``writes`` a :data:`Generate`, one that does both a
+    :class:`Reader`.
 
     ``done`` are rows of the same evaluation from an attempt that was cut short; an evaluator whose rows take long
     leaves out those it finds there.
@@ -131,8 +154,11 @@ class Evaluator(Protocol):
 
     name: str
     writes: bool
+    scores: bool
 
-    def run(self, apply: Apply | Generate, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]: ...
+    def run(
+        self, apply: Apply | Generate | Reader, params: Tree, done: Collection[Row] = ()
+    ) -> Iterator[Row]: ...
 
 
 def whole_rows(ids: np.ndarray, last: int | Sequence[int] | None = None) -> Batch:

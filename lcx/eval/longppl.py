@@ -44,6 +44,7 @@ class LongPPL:
 
     name = 'longppl'
     writes = False
+    scores = True
 
     def __init__(self, context: Context) -> None:
         self.config, self.judge = context.config, context.judge

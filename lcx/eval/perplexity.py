@@ -30,6 +30,7 @@ class Perplexity:
 
     name = 'perplexity'
     writes = False
+    scores = True
 
     def __init__(self, context: Context) -> None:
         self.config = context.config

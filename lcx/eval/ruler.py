@@ -52,6 +52,7 @@ class Ruler:
 
     name = 'ruler'
     writes = True
+    scores = False
 
     def __init__(
         self,

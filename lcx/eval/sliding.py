@@ -72,6 +72,7 @@ class Documents:
     """
 
     writes = False
+    scores = True
 
     def __init__(self, context: Context, name: str, *, whole: bool) -> None:
         self.name, self.config = name, context.config

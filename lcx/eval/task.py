@@ -23,6 +23,7 @@ class TaskAccuracy:
     """
 
     writes = False
+    scores = True
 
     def __init__(self, context: Context, task: Task) -> None:
         self.config, self.task, self.name = context.config, task, task.name

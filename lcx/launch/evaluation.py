@@ -21,7 +21,7 @@ from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
 from lcx.errors import ConfigError
 from lcx.eval import EVALUATORS, Apply, Context, Generate
-from lcx.eval.api import Evaluator
+from lcx.eval.api import Evaluator, Reader
 from lcx.generate import reading
 from lcx.generate.loop import generate
 from lcx.generate.policies import Room, held_bytes, make_policy
@@ -128,7 +128,9 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
                     columns(config, model, evaluator),
                 )
                 since = time.monotonic()
-                given = write_of(model) if evaluator.writes else renewing_peak(apply_of(model))
+                given = renewing_peak(apply_of(model)) if evaluator.scores else write_of(model)
+                if evaluator.scores and evaluator.writes:
+                    given = Reader(given, write_of(model))
                 for row in evaluator.run(given, params, done):
                     now = time.monotonic()
                     own = {'of': of, 'factor': factor(model, row['length']), **caches.get(row['length'], {})}
@@ -262,6 +264,8 @@ def line(row: dict[str, Any]) -> str:
     for name in ('task', 'depth', 'sample', 'document'):
         if name in row:
             where += f', {name} {row[name]:g}' if name == 'depth' else f', {name} {row[name]}'
+    if 'asked' in row:
+        numbers += [f'{name} {row[name]:.3f}' for name in ('value', 'cost') if name in row and not numbers]
     if any(name in row for name in SINGLE):
         shown = ('nats', 'last_nats', 'key_nats', 'accuracy', 'answer_bits', 'score')
         numbers = [f'{name} {row[name]:.3f}' for name in shown if name in row]

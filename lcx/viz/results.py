@@ -74,6 +74,8 @@ MEASURES = (
     ),
     Measure('token_accuracy', "Share of the answers' tokens that are right", max, share=True),
     Measure('accuracy', 'Share of answers that are right', max, share=True),
+    Measure('value', 'lm-eval, {task}: {metric}', max, digits=3),
+    Measure('cost', 'lm-eval, {task}: {metric}', min, digits=3),
     Measure(
         'score',
         'RULER, {task}: share of what an answer must hold that is in what was written',
@@ -204,7 +206,7 @@ def by_task(rows: Sequence[Row]) -> list[Row]:
     """Rows of an evaluator with several tasks become rows of one evaluator each, and once more of all together."""
     found = []
     for row in rows:
-        if 'task' not in row:
+        if 'task' not in row or 'sample' not in row:
             found.append(row)
             continue
         rest = {k: v for k, v in row.items() if k not in ('task', 'depth')}

@@ -335,3 +335,27 @@ def test_documents_and_key_tokens_of_a_judge(trained, tmp_path, capfd):
     assert {r['judge'] for r in found[4:]} == {str(trained)}
     assert lcx(*words[:-3], f'--config.eval.longppl.judge={tmp_path}') == 2
     assert 'eval.longppl.judge: ' in capfd.readouterr().err
+
+
+def test_a_task_of_lm_eval_runs_from_the_command_line(trained, tmp_path, capfd):
+    pytest.importorskip('lm_eval', reason='lm-eval is not installed: pip install lcx[eval]')
+    questions = [{'q': 'The sky is', 'a': [' blue', ' green'], 'gold': i % 2} for i in range(4)]
+    (tmp_path / 'q.jsonl').write_text(''.join(json.dumps(q) + '\n' for q in questions))
+    (tmp_path / 'tiny.yaml').write_text(
+        'task: lcx_tiny\ndataset_path: json\ntest_split: test\noutput_type: multiple_choice\n'
+        f'dataset_kwargs: {{data_files: {{test: {tmp_path}/q.jsonl}}}}\n'
+        'doc_to_text: q\ndoc_to_choice: a\ndoc_to_target: gold\n'
+        'metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n'
+    )
+    words = ['eval', f'--init={trained}', f'--workdir={tmp_path}/run', '--config.eval.run=harness']
+    words += ['--config.eval.harness.tasks=lcx_tiny', f'--config.eval.harness.include={tmp_path}']
+    assert lcx(*words) == 0
+    (row,) = rows(tmp_path / 'run' / 'results.jsonl')
+    assert (row['evaluator'], row['length'], row['value'], row['samples']) == (
+        'harness_lcx_tiny_acc',
+        256,
+        0.5,
+        4,
+    )
+    assert 'rope: harness_lcx_tiny_acc, length 256, task lcx_tiny: value 0.500 ±' in capfd.readouterr().err
+    assert lcx(*words) == 0 and len(rows(tmp_path / 'run' / 'results.jsonl')) == 1
