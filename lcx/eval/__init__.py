@@ -6,12 +6,14 @@ from lcx.eval.api import (
     EvalConfig,
     Generate,
     HarnessConfig,
+    LongBenchConfig,
     LongPPLConfig,
     Reader,
     RulerConfig,
     SlidingConfig,
 )
 from lcx.eval.harness import Harness
+from lcx.eval.longbench import LongBench
 from lcx.eval.longppl import LongPPL
 from lcx.eval.needle import Needle
 from lcx.eval.perplexity import Perplexity
@@ -30,6 +32,7 @@ EVALUATORS = {
     'needle': Needle,
     'task': trained_task,
     'ruler': make_ruler,
+    'longbench': LongBench,
     'harness': Harness,
 }
 
@@ -42,6 +45,8 @@ __all__ = [
     'Generate',
     'Harness',
     'HarnessConfig',
+    'LongBench',
+    'LongBenchConfig',
     'LongPPL',
     'LongPPLConfig',
     'Needle',

@@ -85,6 +85,15 @@ class HarnessConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LongBenchConfig:
+    """The fields of ``config.eval.longbench``."""
+
+    directory: str | None = None
+    tasks: tuple[str, ...] = ()
+    prompts: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class EvalConfig:
     """The fields of ``config.eval``, which configs/base.py explains."""
 
@@ -102,6 +111,7 @@ class EvalConfig:
     sliding: SlidingConfig = SlidingConfig()
     longppl: LongPPLConfig = LongPPLConfig()
     harness: HarnessConfig = HarnessConfig()
+    longbench: LongBenchConfig = LongBenchConfig()
 
     def __post_init__(self) -> None:
         config.positive(self, 'every', 'windows', 'samples', 'last', 'tokens')

@@ -267,6 +267,6 @@ def line(row: dict[str, Any]) -> str:
     if 'asked' in row:
         numbers += [f'{name} {row[name]:.3f}' for name in ('value', 'cost') if name in row and not numbers]
     if any(name in row for name in SINGLE):
-        shown = ('nats', 'last_nats', 'key_nats', 'accuracy', 'answer_bits', 'score')
+        shown = ('nats', 'last_nats', 'key_nats', 'accuracy', 'answer_bits', 'score', 'points')
         numbers = [f'{name} {row[name]:.3f}' for name in shown if name in row]
     return f'{row["label"]}: {row["evaluator"]}, {where}: {", ".join(numbers)} ({row["seconds"]:.1f} s)'

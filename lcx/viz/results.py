@@ -76,6 +76,7 @@ MEASURES = (
     Measure('accuracy', 'Share of answers that are right', max, share=True),
     Measure('value', 'lm-eval, {task}: {metric}', max, digits=3),
     Measure('cost', 'lm-eval, {task}: {metric}', min, digits=3),
+    Measure('points', 'LongBench, {task}: {metric} of what was written', max, share=True),
     Measure(
         'score',
         'RULER, {task}: share of what an answer must hold that is in what was written',
