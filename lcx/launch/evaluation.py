@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lcx.bench import memory
 from lcx.config import plain
-from lcx.data.tasks import TASKS
+from lcx.data.feed import open_task
 from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
 from lcx.errors import ConfigError
@@ -50,13 +50,14 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
     parameters are from: an evaluation of the same parameters that was cut short goes on. ``placement`` is where texts
     are scored; parameters lie on its mesh.
     """
-    tokenizer, task = make_tokenizer(config.data.tokenizer), config.data.task
+    tokenizer = make_tokenizer(config.data.tokenizer)
+    task = open_task(config.data, config.eval.split, tokenizer)
     context = Context(
         config.eval,
         open_tokens(config.data, config.eval.split) if task is None else None,
         tokenizer,
         config.seed,
-        None if task is None else TASKS[task](tokenizer),
+        task,
         Path(config.data.directory).expanduser() / 'ruler',
         judge_of(config),
     )

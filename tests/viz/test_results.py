@@ -158,7 +158,13 @@ def test_titles_name_tasks_and_metrics():
         [
             {**about, 'evaluator': 'harness_a_acc', 'task': 'a', 'metric': 'acc', 'value': 0.5},
             {**about, 'evaluator': 'harness_b_ppl', 'task': 'b', 'metric': 'ppl', 'cost': 5.0},
-            {**about, 'evaluator': 'longbench_trec', 'task': 'trec', 'metric': 'classification', 'points': 0.5},
+            {
+                **about,
+                'evaluator': 'longbench_trec',
+                'task': 'trec',
+                'metric': 'classification',
+                'points': 0.5,
+            },
         ]
     )
     assert [(c.title, c.measure.best) for c in found] == [
