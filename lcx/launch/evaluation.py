@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 
 from lcx.bench import memory
@@ -52,20 +53,10 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
     """
     tokenizer = make_tokenizer(config.data.tokenizer)
     task = open_task(config.data, config.eval.split, tokenizer)
-    context = Context(
-        config.eval,
-        open_tokens(config.data, config.eval.split) if task is None else None,
-        tokenizer,
-        config.seed,
-        task,
-        Path(config.data.directory).expanduser() / 'ruler',
-        judge_of(config),
-    )
-    evaluators = [EVALUATORS[name](context) for name in config.eval.run]
     console = Console(stderr=True)
 
     @functools.cache
-    def apply_of(model: ModelConfig) -> Callable:
+    def apply_of(model: ModelConfig, through_cache: bool) -> Callable:
         def drawn(batch: Batch, remap: Callable | None) -> Batch:
             """Some methods draw positions at evaluation too; the same ones every time."""
             if remap is None:
@@ -95,7 +86,18 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
         def cached(params: Tree, batch: Batch) -> Scores:  # which holds the tokens of a row on one device
             return reading_in_pieces(params, batch, tokens_after(batch))
 
-        return cached if config.eval.cached else spread
+        return cached if through_cache else spread
+
+    context = Context(
+        config.eval,
+        open_tokens(config.data, config.eval.split) if task is None else None,
+        tokenizer,
+        config.seed,
+        task,
+        Path(config.data.directory).expanduser() / 'ruler',
+        judge_of(config, lambda model: apply_of(model, False), placement.mesh),
+    )
+    evaluators = [EVALUATORS[name](context) for name in config.eval.run]
 
     def write_of(model: ModelConfig) -> Generate:
         def write(params: Tree, prompts: Sequence[np.ndarray], new: int) -> list[np.ndarray]:
@@ -129,7 +131,11 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
                     columns(config, model, evaluator),
                 )
                 since = time.monotonic()
-                given = renewing_peak(apply_of(model)) if evaluator.scores else write_of(model)
+                given = (
+                    renewing_peak(apply_of(model, config.eval.cached))
+                    if evaluator.scores
+                    else write_of(model)
+                )
                 if evaluator.scores and evaluator.writes:
                     given = Reader(given, write_of(model))
                 for row in evaluator.run(given, params, done):
@@ -147,7 +153,9 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
     return evaluate
 
 
-def judge_of(config: ExperimentConfig) -> Callable[[], tuple[Apply, Tree]] | None:
+def judge_of(
+    config: ExperimentConfig, apply_of: Callable[[ModelConfig], Apply], mesh: Mesh
+) -> Callable[[], tuple[Apply, Tree]] | None:
     """What loads the model of ``eval.longppl.judge``, as it was trained; None where none is named or nobody asks.
 
     Raises:
@@ -164,13 +172,7 @@ def judge_of(config: ExperimentConfig) -> Callable[[], tuple[Apply, Tree]] | Non
             f'{field}: {name!r} reads the tokens of {own!r}, not those of data.tokenizer {ours!r}; a judge must read '
             'the same.'
         )
-
-    @functools.cache
-    def load() -> tuple[Apply, Tree]:
-        program = jax.jit(functools.partial(score, found.model, chunk=config.loss.chunk))
-        return program, found.params(found.model)
-
-    return load
+    return functools.cache(lambda: (apply_of(found.model), found.params(found.model, mesh)))
 
 
 def tokens_after(batch: Batch) -> int:
