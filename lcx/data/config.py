@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lcx.data.corpora import CORPORA
 from lcx.data.files import LISTINGS
+from lcx.data.lra import LAYOUTS
 from lcx.data.packing import PACKINGS
 from lcx.data.tasks import TASKS
 from lcx.data.tokenizers import locate
@@ -14,6 +15,7 @@ from lcx.errors import ConfigError, unknown
 
 TFDS = 'tfds:'  # prefix of the sources that are TFDS data sets
 TASK = 'task:'  # prefix of the sources that are synthetic tasks
+LRA = 'lra:'  # prefix of the sources that are tasks of the Long Range Arena
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +36,21 @@ class DataConfig:
     validation_percent: int
 
     def __post_init__(self):
-        known = (*LISTINGS, *CORPORA, *(f'{TASK}{name}' for name in TASKS))
+        known = (
+            *LISTINGS,
+            *CORPORA,
+            *(f'{TASK}{name}' for name in TASKS),
+            *(f'{LRA}{name}' for name in LAYOUTS),
+        )
         if self.source not in known and not (self.source.startswith(TFDS) and self.source != TFDS):
             raise ConfigError(unknown('source', self.source, [*known, f'{TFDS}NAME']))
         if self.source == 'text' and not self.files:
             raise ConfigError("files: empty; source 'text' reads the files or globs given here.")
-        if self.source != 'text' and self.files:
+        if self.arena is not None and len(self.files) != 1:
+            raise ConfigError(
+                f'files: {self.files!r}; source {self.source!r} reads the one directory that is given here.'
+            )
+        if self.source != 'text' and self.arena is None and self.files:
             raise ConfigError(
                 f"files: {self.files!r} would not be read; set source to 'text', not {self.source!r}."
             )
@@ -53,6 +64,16 @@ class DataConfig:
     def task(self) -> str | None:
         """The name of the synthetic task that is the source, if one is."""
         return self.source.removeprefix(TASK) if self.source.startswith(TASK) else None
+
+    @property
+    def arena(self) -> str | None:
+        """The name of the Long Range Arena's task that is the source, if one is."""
+        return self.source.removeprefix(LRA) if self.source.startswith(LRA) else None
+
+    @property
+    def draws(self) -> bool:
+        """Whether the source draws rows, as a task, and has no documents."""
+        return self.task is not None or self.arena is not None
 
     @property
     def root(self) -> Path:

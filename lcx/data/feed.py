@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from lcx.data.config import DataConfig
+from lcx.data.lra import Arena
 from lcx.data.pipeline import BatchIterator, batches, task_batches
-from lcx.data.tasks import TASKS
-from lcx.data.tokenizers import make_tokenizer
+from lcx.data.tasks import TASKS, Task
+from lcx.data.tokenizers import Tokenizer, make_tokenizer
 from lcx.data.tokens import open_tokens
 
 
@@ -21,14 +22,24 @@ class Feed(NamedTuple):
     words: str  # for people
 
 
+def open_task(config: DataConfig, split: str, tokenizer: Tokenizer) -> Task | None:
+    """The task that is the source, of ``split`` where it has examples in files; None if the source is text.
+
+    Raises ConfigError for a task that the tokenizer cannot spell, DataError for files that are missing or malformed.
+    """
+    if config.arena is not None:
+        return Arena(tokenizer, config.arena, config.files[0], split)
+    return None if config.task is None else TASKS[config.task](tokenizer)
+
+
 def open_feed(config: DataConfig) -> Feed:
     """The training split of ``config``, prepared on first use.
 
     Raises what :func:`lcx.data.tokens.open_tokens` raises, and ConfigError for a task that the tokenizer cannot spell.
     """
-    if config.task is not None:
-        task = TASKS[config.task](make_tokenizer(config.tokenizer))
-        return Feed(functools.partial(task_batches, task), f'task {task.name}', f'the task {task.name!r}')
+    task = open_task(config, 'train', make_tokenizer(config.tokenizer))
+    if task is not None:
+        return Feed(functools.partial(task_batches, task), task.fingerprint, f'the task {task.name!r}')
     tokens = open_tokens(config, 'train')
     words = f'{len(tokens)} documents of {tokens.label} ({tokens.bytes / 1e6:.1f} MB)'
     return Feed(functools.partial(batches, tokens, packing=config.packing), tokens.fingerprint, words)

@@ -130,7 +130,7 @@ def task_batches(
         return {name: x[mine] for name, x in whole._asdict().items()}
 
     make(0)  # errors come before anything runs
-    identity = {'data': f'task {task.name}', 'length': length, 'batch': batch, 'seed': seed}
+    identity = {'data': task.fingerprint, 'length': length, 'batch': batch, 'seed': seed}
     return BatchIterator(_on_demand(grain.MapDataset.range(2**31 - 1).map(make)), identity, prefetch)
 
 

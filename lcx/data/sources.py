@@ -10,9 +10,9 @@ from typing import Protocol
 
 from rich.filesize import decimal
 
-from lcx.data import files
+from lcx.data import files, lra
 from lcx.data.announce import announce
-from lcx.data.config import TFDS, DataConfig
+from lcx.data.config import LRA, TFDS, DataConfig
 from lcx.data.corpora import CORPORA
 from lcx.data.corpora.corpus import prepared
 from lcx.errors import ConfigError, DataError, unknown
@@ -95,7 +95,7 @@ def open_documents(config: DataConfig, split: str) -> Source:
         from lcx.data import catalogue  # imports TFDS
 
         return catalogue.open_split(config, split)
-    if config.task is not None:
+    if config.draws:
         raise ConfigError(f'data.source: {config.source!r} is a task, which has no documents; it draws rows.')
     return _open_files(config, split)
 
@@ -109,7 +109,7 @@ def splits(config: DataConfig) -> tuple[str, ...]:
         from lcx.data import catalogue
 
         return (*SPLITS, TEST) if TEST in catalogue.prepared(config).info.splits else SPLITS
-    return (*SPLITS, TEST) if config.source in CORPORA else SPLITS
+    return (*SPLITS, TEST) if config.source in CORPORA or config.arena is not None else SPLITS
 
 
 def validate(config: DataConfig, split: str = 'validation') -> None:
@@ -126,8 +126,10 @@ def validate(config: DataConfig, split: str = 'validation') -> None:
     if split not in splits(config):
         raise ConfigError(
             f'eval.split: source {config.source!r} has no split {split!r}; sources that have one: '
-            f'{", ".join(CORPORA)}, {TFDS}NAME.'
+            f'{", ".join(CORPORA)}, {LRA}NAME, {TFDS}NAME.'
         )
+    if config.arena is not None:
+        lra.path_of(config.arena, config.files[0], split)
     if config.source in files.LISTINGS:
         files.LISTINGS[config.source](config.files)
 

@@ -24,6 +24,14 @@ Apply = Callable[[Tree, Batch], Scores]
 # (params, prompts, n) -> for each prompt, ids int32 [T], the n or fewer ids that the model would write after it.
 Generate = Callable[[Tree, Sequence[np.ndarray], int], Sequence[np.ndarray]]
 
+
+class Reader(NamedTuple):
+    """A model as it is given to evaluators that score and write."""
+
+    score: Apply
+    write: Generate
+
+
 SPLITS = ('validation', 'test')  # that may be scored
 
 
@@ -35,6 +43,54 @@ class RulerConfig:
     squad: str | None = None
     hotpotqa: str | None = None
     template: str = '{prompt}'
+
+
+@dataclasses.dataclass(frozen=True)
+class SlidingConfig:
+    """The fields of ``config.eval.sliding``."""
+
+    stride: int | None = None
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        config.positive(self, 'stride')
+        if self.most is not None and self.most < 2:
+            raise ConfigError(f'most: {self.most} must be at least 2 tokens, one of them to be predicted.')
+
+
+@dataclasses.dataclass(frozen=True)
+class LongPPLConfig:
+    """The fields of ``config.eval.longppl``."""
+
+    judge: str | None = None
+    short: int | None = None
+    alpha: float = 2.0
+    beta: float = -2.0
+
+    def __post_init__(self) -> None:
+        config.positive(self, 'short')
+
+
+@dataclasses.dataclass(frozen=True)
+class HarnessConfig:
+    """The fields of ``config.eval.harness``."""
+
+    tasks: tuple[str, ...] = ()
+    include: str | None = None
+    shots: int | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        config.positive(self, 'limit')
+
+
+@dataclasses.dataclass(frozen=True)
+class LongBenchConfig:
+    """The fields of ``config.eval.longbench``."""
+
+    directory: str | None = None
+    tasks: tuple[str, ...] = ()
+    prompts: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +108,10 @@ class EvalConfig:
     tokens: int
     cached: bool = False
     ruler: RulerConfig = RulerConfig()
+    sliding: SlidingConfig = SlidingConfig()
+    longppl: LongPPLConfig = LongPPLConfig()
+    harness: HarnessConfig = HarnessConfig()
+    longbench: LongBenchConfig = LongBenchConfig()
 
     def __post_init__(self) -> None:
         config.positive(self, 'every', 'windows', 'samples', 'last', 'tokens')
@@ -71,6 +131,11 @@ class EvalConfig:
             raise ConfigError(f'depths: {self.depths} must rise.')
         if self.last > self.lengths[0]:
             raise ConfigError(f'last: {self.last} exceeds the shortest of lengths, {self.lengths[0]}.')
+        if self.sliding.stride is not None and self.sliding.stride > self.lengths[0]:
+            raise ConfigError(
+                f'sliding.stride: {self.sliding.stride} exceeds the shortest of lengths, {self.lengths[0]}: tokens '
+                'between windows would not be scored.'
+            )
 
 
 class Context(NamedTuple):
@@ -82,12 +147,16 @@ class Context(NamedTuple):
     seed: int
     task: Task | None = None  # the data source, if it is one
     directory: Path | None = None  # where what is made to order may be kept
+    judge: Callable[[], tuple[Apply, Tree]] | None = (
+        None  # the model of eval.longppl.judge, loaded when asked for
+    )
 
 
 class Evaluator(Protocol):
     """Yields flat rows; the caller adds what run, step and model they belong to.
 
-    One that ``writes`` is given a :data:`Generate` in place of an :data:`Apply`.
+    One that ``scores`` is given an :data:`Apply`, one that ``writes`` a :data:`Generate`, one that does both a
+    :class:`Reader`.
 
     ``done`` are rows of the same evaluation from an attempt that was cut short; an evaluator whose rows take long
     leaves out those it finds there.
@@ -95,8 +164,11 @@ class Evaluator(Protocol):
 
     name: str
     writes: bool
+    scores: bool
 
-    def run(self, apply: Apply | Generate, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]: ...
+    def run(
+        self, apply: Apply | Generate | Reader, params: Tree, done: Collection[Row] = ()
+    ) -> Iterator[Row]: ...
 
 
 def whole_rows(ids: np.ndarray, last: int | Sequence[int] | None = None) -> Batch:

@@ -78,6 +78,7 @@ class Needle:
 
     name = 'needle'
     writes = False
+    scores = True
 
     def __init__(self, context: Context) -> None:
         tokens = needs_text(context, self.name)

@@ -1,12 +1,12 @@
 """RULER: what a model writes after prompts of :mod:`lcx.data.ruler`, scored as in Hsieh et al. 2024, arXiv:2404.06654.
 
-Scores are shares from 0 to 1; RULER prints them times 100.
+Scores are shares from 0 to 1; RULER prints them times 100. ``lcx report`` tells the effective length.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from lcx.data.tokens import Tokens
 from lcx.errors import ConfigError, unknown
 from lcx.eval.api import Context, Generate, digest
 from lcx.types import Row, Tree
-
-# Llama-2-7B-chat at 4096 tokens, over all tasks: what RULER calls a satisfactory score.
-THRESHOLD = 0.856
 
 _CONTROL = re.compile(r'[\x00-\x1f]')
 
@@ -41,14 +38,6 @@ def _found(prediction: str, references: Sequence[str]) -> list[bool]:
 SCORERS = {'string_match_all': string_match_all, 'string_match_part': string_match_part}
 
 
-def effective_length(scores: Mapping[int, float], threshold: float = THRESHOLD) -> int | None:
-    """The greatest length whose score exceeds the threshold, as in RULER's table; None if none does.
-
-    A score that equals the threshold does not exceed it. Shorter lengths are not looked at.
-    """
-    return max((length for length, score in scores.items() if score > threshold), default=None)
-
-
 class Ruler:
     """Yields a row for each length, task and sample.
 
@@ -63,6 +52,7 @@ class Ruler:
 
     name = 'ruler'
     writes = True
+    scores = False
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class TaskAccuracy:
     """
 
     writes = False
+    scores = True
 
     def __init__(self, context: Context, task: Task) -> None:
         self.config, self.task, self.name = context.config, task, task.name
@@ -47,6 +48,7 @@ class TaskAccuracy:
             }
             for name, values in self.task.score(scores.hit, batch.weights).items():
                 row[name], row[f'{name}_stderr'] = mean(values)
+            row |= self.task.facts(batch)
             row['answer_bits'], _ = mean((scores.nll * batch.weights).sum(axis=1) / np.log(2))
             yield row
 

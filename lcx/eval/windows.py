@@ -24,6 +24,7 @@ class WindowPerplexity:
 
     name = 'window_perplexity'
     writes = False
+    scores = True
 
     def __init__(self, context: Context) -> None:
         self.config = context.config

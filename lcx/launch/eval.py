@@ -56,4 +56,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         if workdir.saved_config() is None:
             workdir.write_config(values)
         start(workdir, config.seed)
-        evaluate(source.params(model, placement.mesh), model, source.step)
+        rows = evaluate(source.params(model, placement.mesh), model, source.step)
+    path = target / 'results.jsonl'
+    print(f'wrote {path}' if rows else f'nothing to do: {path} has all rows')

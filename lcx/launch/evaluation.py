@@ -12,32 +12,37 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 
 from lcx.bench import memory
 from lcx.config import plain
-from lcx.data.tasks import TASKS
+from lcx.data.feed import open_task
 from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
+from lcx.errors import ConfigError
 from lcx.eval import EVALUATORS, Apply, Context, Generate
-from lcx.eval.api import Evaluator
+from lcx.eval.api import Evaluator, Reader
 from lcx.generate import reading
 from lcx.generate.loop import generate
 from lcx.generate.policies import Room, held_bytes, make_policy
+from lcx.launch import origin
 from lcx.launch.experiment import ExperimentConfig
 from lcx.models import ModelConfig, Scores, score
 from lcx.parallel.placement import Placement
 from lcx.train.metrics import JsonlWriter, read_jsonl
 from lcx.types import Batch, Tree
 
-Evaluate = Callable[[Tree, ModelConfig, int], None]
+Evaluate = Callable[[Tree, ModelConfig, int], int]
 
 WORTH_A_LINE = 2.0  # seconds: single windows and samples that took less are written, but not shown
-SINGLE = ('window', 'sample')  # columns of rows that are one of many
+SINGLE = ('window', 'sample', 'document')  # columns of rows that are one of many
 
 
 def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placement: Placement) -> Evaluate:
     """``evaluate(params, model, step)``: all of ``config.eval.run``, each row written as soon as it is known.
+
+    It returns how many rows it wrote.
 
     ``seconds`` of a row are those since the one before; ``peak_bytes`` is the most memory (:func:`peak_bytes`) since
     its evaluator first scored a batch of its length, compilation included.
@@ -46,20 +51,12 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
     parameters are from: an evaluation of the same parameters that was cut short goes on. ``placement`` is where texts
     are scored; parameters lie on its mesh.
     """
-    tokenizer, task = make_tokenizer(config.data.tokenizer), config.data.task
-    context = Context(
-        config.eval,
-        open_tokens(config.data, config.eval.split) if task is None else None,
-        tokenizer,
-        config.seed,
-        None if task is None else TASKS[task](tokenizer),
-        Path(config.data.directory).expanduser() / 'ruler',
-    )
-    evaluators = [EVALUATORS[name](context) for name in config.eval.run]
+    tokenizer = make_tokenizer(config.data.tokenizer)
+    task = open_task(config.data, config.eval.split, tokenizer)
     console = Console(stderr=True)
 
     @functools.cache
-    def apply_of(model: ModelConfig) -> Callable:
+    def apply_of(model: ModelConfig, through_cache: bool) -> Callable:
         def drawn(batch: Batch, remap: Callable | None) -> Batch:
             """Some methods draw positions at evaluation too; the same ones every time."""
             if remap is None:
@@ -89,7 +86,18 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
         def cached(params: Tree, batch: Batch) -> Scores:  # which holds the tokens of a row on one device
             return reading_in_pieces(params, batch, tokens_after(batch))
 
-        return cached if config.eval.cached else spread
+        return cached if through_cache else spread
+
+    context = Context(
+        config.eval,
+        open_tokens(config.data, config.eval.split) if task is None else None,
+        tokenizer,
+        config.seed,
+        task,
+        Path(config.data.directory).expanduser() / 'ruler',
+        judge_of(config, lambda model: apply_of(model, False), placement.mesh),
+    )
+    evaluators = [EVALUATORS[name](context) for name in config.eval.run]
 
     def write_of(model: ModelConfig) -> Generate:
         def write(params: Tree, prompts: Sequence[np.ndarray], new: int) -> list[np.ndarray]:
@@ -103,7 +111,7 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
 
         return write
 
-    def evaluate(params: Tree, model: ModelConfig, step: int) -> None:
+    def evaluate(params: Tree, model: ModelConfig, step: int) -> int:
         common = {
             'label': config.label or model.position['name'],
             'run': workdir.name,
@@ -113,7 +121,7 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
             'trained_length': model.trained_length,
             'position': model.position['name'],
         }
-        path = workdir / 'results.jsonl'
+        path, count = workdir / 'results.jsonl', 0
         with JsonlWriter(path) as results:  # first, since it removes a torn last line
             before = list(read_jsonl(path))
             for evaluator in evaluators:
@@ -123,7 +131,13 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
                     columns(config, model, evaluator),
                 )
                 since = time.monotonic()
-                given = write_of(model) if evaluator.writes else renewing_peak(apply_of(model))
+                given = (
+                    renewing_peak(apply_of(model, config.eval.cached))
+                    if evaluator.scores
+                    else write_of(model)
+                )
+                if evaluator.scores and evaluator.writes:
+                    given = Reader(given, write_of(model))
                 for row in evaluator.run(given, params, done):
                     now = time.monotonic()
                     own = {'of': of, 'factor': factor(model, row['length']), **caches.get(row['length'], {})}
@@ -131,10 +145,34 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
                     row['peak_bytes'] = peak_bytes()
                     since = now
                     results.write({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})
+                    count += 1
                     if row['seconds'] > WORTH_A_LINE or not any(name in row for name in SINGLE):
                         console.print(f'  {line(row)}', highlight=False, soft_wrap=True)
+        return count
 
     return evaluate
+
+
+def judge_of(
+    config: ExperimentConfig, apply_of: Callable[[ModelConfig], Apply], mesh: Mesh
+) -> Callable[[], tuple[Apply, Tree]] | None:
+    """What loads the model of ``eval.longppl.judge``, as it was trained; None where none is named or nobody asks.
+
+    Raises:
+      ConfigError: it is neither a run nor a Hugging Face directory, or is not known to read the same tokens.
+      StorageError: its files are missing or broken.
+    """
+    field, name = 'eval.longppl.judge', config.eval.longppl.judge
+    if name is None or 'longppl' not in config.eval.run:
+        return None
+    found = origin.find(Path(name), field)
+    own, ours = origin.tokenizer_spec(found.path), config.data.tokenizer
+    if own is None or make_tokenizer(own).identity != make_tokenizer(ours).identity:
+        raise ConfigError(
+            f'{field}: {name!r} reads the tokens of {own!r}, not those of data.tokenizer {ours!r}; a judge must read '
+            'the same.'
+        )
+    return functools.cache(lambda: (apply_of(found.model), found.params(found.model, mesh)))
 
 
 def tokens_after(batch: Batch) -> int:
@@ -226,10 +264,12 @@ def line(row: dict[str, Any]) -> str:
         where = f'positions {row["bucket_start"]}-{row["bucket_end"]}'
     if 'window' in row:
         where += f', window {row["window"]}'
-    for name in ('task', 'depth', 'sample'):
+    for name in ('task', 'depth', 'sample', 'document'):
         if name in row:
             where += f', {name} {row[name]:g}' if name == 'depth' else f', {name} {row[name]}'
+    if 'asked' in row:
+        numbers += [f'{name} {row[name]:.3f}' for name in ('value', 'cost') if name in row and not numbers]
     if any(name in row for name in SINGLE):
-        shown = ('nats', 'last_nats', 'accuracy', 'answer_bits', 'score')
+        shown = ('nats', 'last_nats', 'key_nats', 'accuracy', 'answer_bits', 'score', 'points')
         numbers = [f'{name} {row[name]:.3f}' for name in shown if name in row]
     return f'{row["label"]}: {row["evaluator"]}, {where}: {", ".join(numbers)} ({row["seconds"]:.1f} s)'

@@ -209,6 +209,13 @@ def tokenizer_of(path: Path) -> str | None:
     return str(path)
 
 
+def tokenizer_spec(path: Path) -> str | None:
+    """The ``data.tokenizer`` of a run, or that of a Hugging Face directory, if it holds one."""
+    if is_converted(path):
+        return tokenizer_of(path)
+    return json.loads((path / NAMES[0]).read_text(encoding='utf-8'))['data']['tokenizer']
+
+
 def check_tokenizer(path: Path, values: Mapping[str, Any]) -> None:
     """Raises ConfigError unless ``data.tokenizer`` can be that of the model in a Hugging Face directory.
 

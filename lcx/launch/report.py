@@ -21,7 +21,7 @@ from absl import flags as absl_flags
 from lcx.errors import ConfigError, StorageError
 from lcx.launch.flags import no_arguments
 from lcx.types import Row
-from lcx.viz import attention, bench, curves, heatmap, page, paired, results, runs, tables
+from lcx.viz import attention, bench, curves, effective, heatmap, page, paired, results, runs, tables
 from lcx.viz import positions as frequencies
 
 
@@ -37,6 +37,14 @@ def define(flags: absl_flags.FlagValues, argv: Sequence[str]) -> None:
         'reference',
         None,
         'Label that others are compared with on the same texts (rows of window_perplexity). Default: the first.',
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_float(
+        'threshold',
+        effective.THRESHOLD,
+        'Share of right answers above which a length counts as effective. Default: that of RULER.',
+        lower_bound=0.0,
+        upper_bound=1.0,
         flag_values=flags,
     )
     absl_flags.DEFINE_bool(
@@ -59,18 +67,23 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         return
     if not arguments:
         raise ConfigError('report: no directory given. Name the workdirs or folders of them: lcx report runs')
-    report(arguments, flags.out, flags.reference)
+    report(arguments, flags.out, flags.reference, flags.threshold)
 
 
-def report(directories: list[str], out: str | None, reference: str | None = None) -> None:
+def report(
+    directories: list[str],
+    out: str | None,
+    reference: str | None = None,
+    threshold: float = effective.THRESHOLD,
+) -> None:
     """The verb without its flags: ``out`` at None is the default folder. Raises as the parts do."""
     paths = [Path(d) for d in directories]
     raced, rows = bench.split(results.load(paths))
     looked, rows = attention.split(rows)
-    comparisons = [*results.compare(rows), *paired.compare(paths, reference)]
+    comparisons = [*results.compare(rows, threshold), *paired.compare(paths, reference)]
     built = [*(tables.build(c) for c in comparisons), *attention.tables(looked), *bench.tables(raced)]
     _print(built)
-    columns = ', '.join(m.column for m in results.MEASURES)
+    columns = ', '.join(dict.fromkeys(m.column for m in results.MEASURES))
     untold = [
         f'{evaluator}: not shown; its rows have none of the columns {columns}.'
         for evaluator in _untabled(rows, comparisons)
@@ -83,7 +96,8 @@ def report(directories: list[str], out: str | None, reference: str | None = None
     drawn |= attention.figures(looked) | bench.figures(raced)
     kinds = {kind: {name: curves.render(f, kind) for name, f in drawn.items()} for kind in ('png', 'svg')}
     files = {f'{name}.{kind}': content for kind, made in kinds.items() for name, content in made.items()}
-    command = _command(directories, out, reference)
+    other = None if threshold == effective.THRESHOLD else threshold
+    command = _command(directories, out=out, reference=reference, threshold=other)
     files['report.md'] = _markdown(command, built, files).encode()
     about = page.Section('Runs', runs.tables(runs.load(paths)), note=' '.join(untold))
     files['report.html'] = page.render(
@@ -124,9 +138,9 @@ def _print(built: list[tables.Table]) -> None:
         console.print(tables.to_rich(table))
 
 
-def _command(arguments: list[str], out: str | None, reference: str | None) -> str:
-    given = {'out': out, 'reference': reference}
-    return shlex.join(['lcx', 'report', *arguments, *(f'--{k}={v}' for k, v in given.items() if v)])
+def _command(arguments: list[str], **given: str | float | None) -> str:
+    flags = (f'--{k}={v}' for k, v in given.items() if v is not None)
+    return shlex.join(['lcx', 'report', *arguments, *flags])
 
 
 def _markdown(command: str, built: list[tables.Table], files: Mapping[str, bytes]) -> str:

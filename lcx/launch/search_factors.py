@@ -65,7 +65,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     origin.check_tokenizer(found.path, values)
     config = experiment_config(values)
     validate(config.data)
-    if config.data.task is not None:
+    if config.data.draws:
         raise ConfigError(f'data.source: {config.data.source!r} is a task, and the search scores text.')
     model = searched_model(trained, flags.length, flags.attention_factor)
     with Workdir(target) as workdir:

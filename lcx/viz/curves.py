@@ -2,7 +2,8 @@
 
 Colours are told apart by the colour-blind, markers in grey print, names by everyone. The shortest trained
 length is a dashed vertical line, longer ones are dotted, and a label trained at such a one has a ring at
-its value there. Bands are one standard error to each side.
+its value there. A dotted horizontal line is the threshold of the effective length. Bands are one standard error to each
+side.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def draw(comparison: Comparison) -> Figure:
             _line(axes, series, comparison.trained_lengths, _look(i))
         left = max(LEFT, MARGIN + inches(axes.get_yticklabels()) + TICK_GAP)
         right = left + AXES_WIDTH + _names(axes, lines, height)
-        words = _titles(axes, comparison, left, cut=max(comparison.means) > high)
+        cut = '↑' * (max(comparison.means) > high) + '↓' * (min(comparison.means) < low)
+        words = _titles(axes, comparison, left, cut)
         width, total = max(right, words), BOTTOM + height + TOP
         figure.set_size_inches(width, total)
         axes.set_position((left / width, BOTTOM / total, AXES_WIDTH / width, height / total))
@@ -95,11 +97,18 @@ def limits(comparison: Comparison) -> tuple[float, float]:
     """The y axis. One label that explodes does not flatten the others: it leaves at the top.
 
     A value is cut if it is more than twice the least and, from the least, more than three times as far as the
-    upper quartile.
+    upper quartile. Where higher is better, one that breaks down leaves at the bottom: from the highest it is more than
+    three times as far as the lower quartile, and than the highest is from 0.
     """
     if comparison.measure.share:
         return -0.03, 1.03
     values = np.array(comparison.means)
+    if comparison.measure.best is max:
+        high = values.max()
+        cut = high - max(3 * (high - np.quantile(values, 0.25)), 3 * abs(high))
+        low = values[values >= cut].min()
+        margin = 0.06 * (high - low) or 0.1
+        return float(low - margin), float(high + margin)
     low = values.min()
     cut = low + max(3 * (np.quantile(values, 0.75) - low), low)
     high = values[values <= cut].max()
@@ -178,12 +187,12 @@ def _names(axes: Axes, lines: Sequence[Series], height: float) -> float:
     names = []
     for i, (series, (x, y), place) in enumerate(zip(lines, ends, places)):
         look, text = _look(i), series.label
-        if y <= high:
+        if low <= y <= high:
             dashes = '-' if x == last else ':'  # of a line that ends early: not to be read as data
             leader = [x, x_name - 0.06 * x_inch], [y, place]
             axes.plot(*leader, dashes, color=look['color'], linewidth=0.7, clip_on=False)
         else:
-            text += f' ↑ {y:.2f}'
+            text += f' {"↑" if y > high else "↓"} {y:.2f}'
         axes.plot(x_name, place, color=look['color'], marker=look['marker'], clip_on=False)
         names.append(axes.text(x_name + 0.1 * x_inch, place, text, va='center_baseline'))
     return LABEL_GAP + 0.1 + inches(names) + MARGIN
@@ -203,6 +212,8 @@ def _frame(axes: Axes, comparison: Comparison) -> None:
     axes.grid(axis='y', color='#E5E5E5', linewidth=0.8)
     axes.spines[['left', 'right', 'top']].set_visible(False)
     axes.spines['bottom'].set_color('#B3B3B3')
+    if comparison.threshold is not None:
+        axes.axhline(comparison.threshold, color=FAINT, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
     for length in trained:
         dashes = '--' if length == trained[0] else ':'
         axes.axvline(math.log2(length), color=FAINT, linewidth=0.9, linestyle=dashes, zorder=1)
@@ -227,11 +238,15 @@ def _tick(length: int, trained: Sequence[int], rings: Sequence[int]) -> str:
     return name
 
 
-def _titles(axes: Axes, comparison: Comparison, left: float, cut: bool) -> float:
-    """Says above the axes, ``left`` inches from the figure's edge, what is shown; returns the inches it takes."""
+def _titles(axes: Axes, comparison: Comparison, left: float, cut: str) -> float:
+    """Says above the axes, ``left`` inches from the figure's edge, what is shown; returns the inches it takes.
+
+    ``cut`` has the arrows of values that are not shown.
+    """
     positions = comparison.columns[0].start is not None
     axes.set_xlabel('position in the window (tokens)' if positions else 'context length (tokens)', size=9)
-    note = comparison.note + (', axis cut: ↑ values beyond it' if cut else '')
+    line = '' if comparison.threshold is None else f', dotted: {comparison.threshold:g}'
+    note = comparison.note + line + (f', axis cut: {cut} values beyond it' if cut else '')
     at = {'xy': (0, 1), 'xycoords': 'axes fraction', 'textcoords': 'offset points'}
     start = 72 * (MARGIN - left)  # points from the axes
     title = axes.annotate(comparison.title, xytext=(start, 32), weight='bold', size=11, **at)

@@ -8,6 +8,7 @@ over the n seeds. Or they are different experiments: the label of each is comple
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -20,11 +21,13 @@ import numpy as np
 
 from lcx.errors import DataError
 from lcx.types import Row
+from lcx.viz.effective import THRESHOLD
+from lcx.viz.gains import with_gains
 
 FILE = 'results.jsonl'
 
 # Columns that tell one text of many, and the ones that count the texts of a mean.
-SINGLE = {'window': 'windows', 'sample': 'samples'}
+SINGLE = {'window': 'windows', 'sample': 'samples', 'document': 'documents'}
 OF_ONE = ('depth', 'place', 'text', *SINGLE)  # a mean over texts has none of these
 WITHIN = (
     'bucket_start',
@@ -45,14 +48,35 @@ class Measure(NamedTuple):
     best: Callable[[Iterable[float]], float]  # min | max
     share: bool = False  # of 1
     digits: int = 2  # after the point, in tables
+    having: str | None = None  # only of rows that have this column, too
+
+    def of(self, row: Row) -> bool:
+        """Whether it is what the row measures."""
+        return self.column in row and (self.having is None or self.having in row)
 
 
 # An evaluator is shown by the first of these that its rows have.
 MEASURES = (
     Measure('last_bits_per_byte', 'Bits per byte over the last {last} tokens of each window', min),
+    Measure(
+        'bits_per_byte',
+        'Bits per byte of documents, read through windows {stride} tokens apart',
+        min,
+        having='stride',
+    ),
     Measure('bits_per_byte', 'Bits per byte by position in windows of {length} tokens', min),
+    Measure('key_nats', 'LongPPL: nats per key token, those that more than {short} tokens tell', min),
+    Measure(
+        'gain_nats',
+        'Nats per token that context beyond {short} tokens saves, over the last {last}',
+        max,
+        digits=3,
+    ),
     Measure('token_accuracy', "Share of the answers' tokens that are right", max, share=True),
     Measure('accuracy', 'Share of answers that are right', max, share=True),
+    Measure('value', 'lm-eval, {task}: {metric}', max, digits=3),
+    Measure('cost', 'lm-eval, {task}: {metric}', min, digits=3),
+    Measure('points', 'LongBench, {task}: {metric} of what was written', max, share=True),
     Measure(
         'score',
         'RULER, {task}: share of what an answer must hold that is in what was written',
@@ -93,6 +117,7 @@ class Comparison:
     note: str  # which way is better, of how many windows, what the errors are
     columns: tuple[Column, ...]  # ascending
     series: tuple[Series, ...]
+    threshold: float | None = None  # of shares by length: the effective length's
 
     @property
     def trained_lengths(self) -> list[int]:
@@ -169,7 +194,9 @@ def load(directories: Sequence[Path], keep: Collection[str] = ()) -> list[Row]:
 
     ``keep`` is that of :func:`over_texts`.
     """
-    runs = {path.parent: over_texts(by_task(newest(read(path))), keep) for path in find(directories)}
+    runs = {
+        path.parent: over_texts(with_gains(by_task(newest(read(path)))), keep) for path in find(directories)
+    }
     if not any(runs.values()):
         folder = next(iter(runs))
         raise DataError(f'{folder / FILE}: no rows yet. Evaluate the run: lcx eval --workdir={folder}')
@@ -180,7 +207,7 @@ def by_task(rows: Sequence[Row]) -> list[Row]:
     """Rows of an evaluator with several tasks become rows of one evaluator each, and once more of all together."""
     found = []
     for row in rows:
-        if 'task' not in row:
+        if 'task' not in row or 'sample' not in row:
             found.append(row)
             continue
         rest = {k: v for k, v in row.items() if k not in ('task', 'depth')}
@@ -230,35 +257,44 @@ def merge(runs: Mapping[Path, Sequence[Row]]) -> list[Row]:
 
 
 def average(rows: Sequence[Row]) -> Row:
-    """The mean of rows that differ by seed; errors become those over the seeds, ``seeds`` says how many."""
-    merged = {k: v for k, v in rows[-1].items() if k != 'seed' and not k.endswith('_stderr')}
+    """The mean of rows that differ by seed; errors become those over the seeds, ``seeds`` says how many.
+
+    A column that a row does not have is a mean over the others.
+    """
+    every = {k: v for row in rows for k, v in row.items()}
+    merged = {k: v for k, v in every.items() if k != 'seed' and not k.endswith('_stderr')}
     for column in list(merged):
-        values = [math.nan if row.get(column) is None else row[column] for row in rows]
+        values = [math.nan if row[column] is None else row[column] for row in rows if column in row]
         if column not in WITHIN and any(isinstance(row.get(column), float) for row in rows):
             with np.errstate(invalid='ignore'):  # the deviation of infinite values is NaN
                 merged[column] = float(np.mean(values))
-                merged[f'{column}_stderr'] = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+                error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+                merged[f'{column}_stderr'] = error
     return {**merged, 'seeds': len(rows)}
 
 
-def compare(rows: Sequence[Row]) -> list[Comparison]:
+def compare(rows: Sequence[Row], threshold: float = THRESHOLD) -> list[Comparison]:
     """A Comparison of each evaluator whose rows have one of the MEASURES, in the order found.
 
-    Of an evaluator that scores positions inside windows, the longest windows are compared.
+    Of an evaluator that scores positions inside windows, the longest windows are compared. ``threshold`` is that of
+    the effective length, which shares at several lengths have, unless all are 0.
     """
     evaluators: dict[str, list[Row]] = {}
     for row in rows:
         evaluators.setdefault(row['evaluator'], []).append(row)
     comparisons = []
     for evaluator, mine in evaluators.items():
-        measure = next((m for m in MEASURES if any(m.column in row for row in mine)), None)
+        measure = next((m for m in MEASURES if any(m.of(row) for row in mine)), None)
         if measure is None:
             continue
         mine = [row for row in mine if measure.column in row]
         if any('bucket_end' in row for row in mine):
             longest = max(row['length'] for row in mine)
             mine = [row for row in mine if row['length'] == longest]
-        comparisons.append(_comparison(evaluator, measure, mine))
+        comparison = _comparison(evaluator, measure, mine)
+        if measure.share and any(comparison.means) and len(comparison.columns) > 1:
+            comparison = dataclasses.replace(comparison, threshold=threshold)
+        comparisons.append(comparison)
     return comparisons
 
 
@@ -279,19 +315,26 @@ def _comparison(evaluator: str, measure: Measure, rows: Sequence[Row]) -> Compar
     return Comparison(
         evaluator=evaluator,
         measure=measure,
-        title=measure.words.format(
-            last=_either(rows, 'last'),
-            length=_either(rows, 'length'),
-            task=_either(rows, 'task') or 'all tasks',
-        ),
+        title=measure.words.format_map(_Fields(rows)),
         note=_note(measure, rows),
         columns=tuple(sorted({_column(row) for row in rows}, key=lambda column: column.end)),
         series=tuple(Series(label, trained[label], values) for label, values in labels.items()),
     )
 
 
+class _Fields(dict):
+    """The columns of rows as words, for a title."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        super().__init__(task=_either(rows, 'task') or 'all tasks')
+        self.rows = rows
+
+    def __missing__(self, column: str) -> str:
+        return _either(self.rows, column)
+
+
 def _note(measure: Measure, rows: Sequence[Row]) -> str:
-    unit = next((u for u in ('windows', 'samples') if any(u in row for row in rows)), None)
+    unit = next((u for u in SINGLE.values() if any(u in row for row in rows)), None)
     parts = ['lower is better' if measure.best is min else 'higher is better']
     if unit:
         parts.append(f'{_either(rows, unit)} {unit}')

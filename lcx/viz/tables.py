@@ -13,7 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lcx.viz.results import Column, Comparison, Value, multiple
+from lcx.viz.effective import effective_length
+from lcx.viz.results import Column, Comparison, Series, Value, multiple
 
 if TYPE_CHECKING:
     import rich.table
@@ -43,12 +44,18 @@ def build(comparison: Comparison) -> Table:
     best = {column: _best(comparison, column) for column in comparison.columns}
     rows = []
     for series in comparison.series:
-        cells = [Cell(series.label), Cell(str(series.trained_length or ABSENT))]
+        cells = [
+            Cell(series.label),
+            Cell(str(series.trained_length or ABSENT)),
+            *_effective(comparison, series),
+        ]
         for column in comparison.columns:
             text = _text(series.values.get(column), comparison.measure.digits)
             cells.append(Cell(text, best=column in series.values and text.split()[0] == best[column]))
         rows.append(tuple(cells))
     heads = [heading(column, comparison.trained_lengths) for column in comparison.columns]
+    if comparison.threshold is not None:
+        heads.insert(0, 'effective')
     return Table(comparison.evaluator, ('label', 'trained at', *heads), tuple(rows), _caption(comparison))
 
 
@@ -102,10 +109,21 @@ def _best(comparison: Comparison, column: Column) -> str | None:
     return _number(comparison.measure.best(finite), digits)
 
 
+def _effective(comparison: Comparison, series: Series) -> list[Cell]:
+    """The cell of the effective length, if the comparison has a threshold: '<128' where no length reaches it."""
+    if comparison.threshold is None:
+        return []
+    scores = {column.end: value.mean for column, value in series.values.items()}
+    found = effective_length(scores, comparison.threshold)
+    return [Cell(f'<{min(scores)}' if found is None else str(found))]
+
+
 def _caption(comparison: Comparison) -> str:
     sentences = [f'{comparison.title}: {comparison.note}.']
     if any(column.end in comparison.trained_lengths for column in comparison.columns):
         sentences.append(f'{TRAINED} trained length.')
+    if comparison.threshold is not None:
+        sentences.append(f'Effective: the greatest length with more than {comparison.threshold:g}.')
     if comparison.measure.share and not any(comparison.means):
         sentences.append('No answer was right, at any length.')
     return ' '.join(sentences)

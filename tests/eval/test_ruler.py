@@ -13,7 +13,7 @@ from lcx.data.tokenizers import Bytes
 from lcx.errors import ConfigError, DataError
 from lcx.eval import Context, EvalConfig, RulerConfig
 from lcx.eval.api import digest
-from lcx.eval.ruler import THRESHOLD, Ruler, effective_length, make_ruler, string_match_all, string_match_part
+from lcx.eval.ruler import Ruler, make_ruler, string_match_all, string_match_part
 from tests.data.ruler_solvers import SOLVERS, story, write_hotpotqa, write_squad
 
 CONFIG = EvalConfig(
@@ -186,28 +186,3 @@ def test_scores_of_many_are_those_of_the_definition_written_apart():
 def test_predictions_and_references_go_together():
     with pytest.raises(ValueError):
         string_match_all(['a'], [['a'], ['b']])
-
-
-# Rows of the table in RULER's README: scores at 4K to 128K, and the effective length in K.
-PUBLISHED = {
-    'GPT-4-1106-preview': ((96.6, 96.3, 95.2, 93.2, 87.0, 81.2), 64),
-    'Llama3.1 (8B)': ((95.5, 93.8, 91.6, 87.4, 84.7, 77.0), 32),
-    'Mistral (7B)': ((93.6, 91.2, 87.2, 75.4, 49.0, 13.8), 16),
-    'DBRX': ((95.1, 93.8, 83.6, 63.1, 2.4, 0.0), 8),
-    'InternLM2.5 (7B)': ((88.1, 85.5, 84.5, 82.7, 75.5, 68.9), 4),
-    'LWM (7B)': ((82.3, 78.4, 73.7, 69.1, 68.1, 65.0), None),
-    'Jamba-1.5-large': ((96.7, 96.6, 96.4, 96.0, 95.4, 95.1), 128),
-}
-
-
-@pytest.mark.parametrize('model', PUBLISHED)
-def test_effective_lengths_are_the_published_ones(model):
-    scores, effective = PUBLISHED[model]
-    lengths = {2**i * 1024: score / 100 for i, score in enumerate(scores, start=2)}
-    assert effective_length(lengths) == (effective and effective * 1024)
-
-
-def test_a_score_must_exceed_the_threshold():
-    assert THRESHOLD == 0.856
-    assert effective_length({4096: THRESHOLD}) is None and effective_length({}) is None
-    assert effective_length({4096: 0.5, 8192: 0.6, 16384: 0.5}, threshold=0.5) == 8192

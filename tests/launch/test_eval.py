@@ -308,3 +308,54 @@ def test_memory_of_accelerators_is_that_of_the_fullest_or_unknown(monkeypatch):
     for devices, expected in (((other, full), 7), ((other, silent), None)):
         monkeypatch.setattr(jax, 'local_devices', lambda devices=devices: devices)
         assert evaluation.peak_bytes() == expected
+
+
+def test_the_file_that_was_written_is_told_even_if_every_row_was_quick(trained, tmp_path, capfd):
+    once = "--config.eval.run=('window_perplexity',)", '--config.eval.lengths=(128,)'
+    words = ['eval', f'--init={trained}', f'--workdir={tmp_path}', *once]
+    assert lcx(*words) == 0
+    assert capfd.readouterr().out == f'wrote {tmp_path}/results.jsonl\n'
+    assert lcx(*words) == 0
+    assert capfd.readouterr().out == f'nothing to do: {tmp_path}/results.jsonl has all rows\n'
+
+
+def test_documents_and_key_tokens_of_a_judge(trained, tmp_path, capfd):
+    run = "--config.eval.run=('sliding_perplexity', 'document_bits', 'longppl')"
+    judge = f'--config.eval.longppl.judge={trained}', '--config.eval.longppl.alpha=-100.0'
+    words = ['eval', f'--init={trained}', f'--workdir={tmp_path}', run, *judge]
+    words += ['--config.eval.longppl.beta=-100.0']
+    assert lcx(*words, '--config.model.position.name=pi', '--config.eval.sliding.most=300') == 0
+    found = rows(tmp_path / 'results.jsonl')
+    texts = [(name, n) for name in ('sliding_perplexity', 'document_bits') for n in (128, 256)]
+    cells = [(r['evaluator'], r['length']) for r in found]
+    assert cells == [*texts, ('longppl', 256), ('longppl', 256)]  # of the one document, and of two windows
+    assert [r['targets'] for r in found[:4]] == [299, 299, 300, 300]
+    assert all(0 < r['bits_per_byte'] < 12 for r in found[:4])
+    assert {r['key_tokens'] for r in found[4:]} == {256 - 127}  # all that have more than the short context
+    assert {r['judge'] for r in found[4:]} == {str(trained)}
+    assert lcx(*words[:-3], f'--config.eval.longppl.judge={tmp_path}') == 2
+    assert 'eval.longppl.judge: ' in capfd.readouterr().err
+
+
+def test_a_task_of_lm_eval_runs_from_the_command_line(trained, tmp_path, capfd):
+    pytest.importorskip('lm_eval', reason='lm-eval is not installed: pip install lcx[eval]')
+    questions = [{'q': 'The sky is', 'a': [' blue', ' green'], 'gold': i % 2} for i in range(4)]
+    (tmp_path / 'q.jsonl').write_text(''.join(json.dumps(q) + '\n' for q in questions))
+    (tmp_path / 'tiny.yaml').write_text(
+        'task: lcx_tiny\ndataset_path: json\ntest_split: test\noutput_type: multiple_choice\n'
+        f'dataset_kwargs: {{data_files: {{test: {tmp_path}/q.jsonl}}}}\n'
+        'doc_to_text: q\ndoc_to_choice: a\ndoc_to_target: gold\n'
+        'metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n'
+    )
+    words = ['eval', f'--init={trained}', f'--workdir={tmp_path}/run', '--config.eval.run=harness']
+    words += ['--config.eval.harness.tasks=lcx_tiny', f'--config.eval.harness.include={tmp_path}']
+    assert lcx(*words) == 0
+    (row,) = rows(tmp_path / 'run' / 'results.jsonl')
+    assert (row['evaluator'], row['length'], row['value'], row['samples']) == (
+        'harness_lcx_tiny_acc',
+        256,
+        0.5,
+        4,
+    )
+    assert 'rope: harness_lcx_tiny_acc, length 256, task lcx_tiny: value 0.500 ±' in capfd.readouterr().err
+    assert lcx(*words) == 0 and len(rows(tmp_path / 'run' / 'results.jsonl')) == 1

@@ -125,7 +125,7 @@ def test_samples_become_means_by_length_and_by_length_and_depth(tmp_path):
     cells = [(r['length'], r['depth'], r['accuracy'], r['samples']) for r in by_depth]
     assert cells == [(64, 0.1, 0.5, 2), (64, 0.7, 1.0, 2), (128, 0.1, 1.0, 1)]
     (comparison,) = results.compare([whole, longer])
-    assert tables.build(comparison).rows[0][2].text == '0.75 ±0.25'
+    assert tables.build(comparison).rows[0][3].text == '0.75 ±0.25'
 
 
 def test_seeds_are_averaged_cell_by_cell(tmp_path):

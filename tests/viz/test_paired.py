@@ -55,7 +55,11 @@ def test_the_reference_is_a_choice_and_its_name_is_checked(runs):
 
 
 def test_windows_become_means_with_errors(runs):
-    rows = [r for r in results.load([runs]) if r['label'] == 'base' and r['length'] == 16]
+    rows = [
+        r
+        for r in results.load([runs])
+        if (r['label'], r['evaluator']) == ('base', 'window_perplexity') and r['length'] == 16
+    ]
     assert len(rows) == 1 and rows[0]['windows'] == 3
     assert rows[0]['last_nats'] == pytest.approx(2.0)
     assert rows[0]['last_nats_stderr'] == pytest.approx(1 / math.sqrt(3))

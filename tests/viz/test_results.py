@@ -150,3 +150,25 @@ def test_tasks_are_compared_together_and_one_by_one(tmp_path):
     assert [c.means for c in (together, vt, cwe)] == [pytest.approx([m]) for m in (0.45, 0.75, 0.15)]
     assert together.title.startswith('RULER, all tasks') and '4 samples' in together.note
     assert vt.title.startswith('RULER, vt: share') and '2 samples' in vt.note
+
+
+def test_titles_name_tasks_and_metrics():
+    about = {'label': 'rope', 'length': 1024}
+    found = compare(
+        [
+            {**about, 'evaluator': 'harness_a_acc', 'task': 'a', 'metric': 'acc', 'value': 0.5},
+            {**about, 'evaluator': 'harness_b_ppl', 'task': 'b', 'metric': 'ppl', 'cost': 5.0},
+            {
+                **about,
+                'evaluator': 'longbench_trec',
+                'task': 'trec',
+                'metric': 'classification',
+                'points': 0.5,
+            },
+        ]
+    )
+    assert [(c.title, c.measure.best) for c in found] == [
+        ('lm-eval, a: acc', max),
+        ('lm-eval, b: ppl', min),
+        ('LongBench, trec: classification of what was written', max),
+    ]

@@ -64,12 +64,13 @@ Bits per byte over the last 64 tokens of each window: lower is better, 32 window
 def test_accuracy_is_better_higher_and_zero_is_said_in_words():
     assert markdown(passkey('rope', (0.0, 0.0)), passkey('yarn', (0.5, 0.0))) == [
         """\
-| label | trained at |            128 |        256 |
-| :---- | ---------: | -------------: | ---------: |
-| rope  |          – |     0.00 ±0.00 | 0.00 ±0.00 |
-| yarn  |          – | **0.50 ±0.00** | 0.00 ±0.00 |
+| label | trained at | effective |            128 |        256 |
+| :---- | ---------: | --------: | -------------: | ---------: |
+| rope  |          – |     \\<128 |     0.00 ±0.00 | 0.00 ±0.00 |
+| yarn  |          – |     \\<128 | **0.50 ±0.00** | 0.00 ±0.00 |
 
-Share of answers that are right: higher is better, 16 samples, ± standard error over samples.
+Share of answers that are right: higher is better, 16 samples, ± standard error over samples. \
+Effective: the greatest length with more than 0.856.
 """
     ]
     assert markdown(passkey('rope', (0.0, 0.0)))[0].endswith(' No answer was right, at any length.\n')

@@ -6,7 +6,7 @@ The same task trains (``data.source=task:NAME``, rows of varying length) and eva
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,11 @@ class Task:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when rows do."""
+        return f'task {self.name}'
 
     def row(self, random: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and their weights, ``length + 1`` of each or less; the answer alone has weight.
@@ -46,25 +51,37 @@ class Task:
         Raises:
           DataError: ``length`` is below ``least``.
         """
+        self.check(length)
+        lengths = random.integers(self.least, length + 1, batch) if vary else np.full(batch, length)
+        return as_batch([self.row(random, int(here)) for here in lengths], length)
+
+    def check(self, length: int) -> None:
+        """Raises DataError if ``length`` is below ``least``."""
         if length < self.least:
             raise DataError(f'{self.name}: length {length} is too short; the least is {self.least} tokens.')
-        lengths = random.integers(self.least, length + 1, batch) if vary else np.full(batch, length)
-        ids, weights = np.zeros((batch, length + 1), np.int32), np.zeros((batch, length + 1), np.float32)
-        sizes = np.zeros(batch, int)
-        for i, here in enumerate(lengths):
-            row, weight = self.row(random, int(here))
-            sizes[i] = len(row)
-            ids[i, : len(row)], weights[i, : len(row)] = row, weight
-        steps = np.arange(length)
-        real = steps < sizes[:, None] - 1  # the last id is no input
-        return Batch(
-            tokens=np.where(real, ids[:, :-1], 0),
-            targets=np.where(real, ids[:, 1:], 0),
-            weights=np.where(real, weights[:, 1:], 0),
-            positions=np.where(real, steps, 0).astype(np.int32),
-            segments=np.where(real, 1, PADDING).astype(np.int32),
-            ids=np.arange(batch, dtype=np.int32),
-        )
+
+    def facts(self, batch: Batch) -> Mapping[str, int]:
+        """What a row of results says of ``batch`` beside its scores."""
+        return {}
+
+
+def as_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]], length: int) -> Batch:
+    """Ids and their weights, ``length`` + 1 of each or less, as a batch of ``length`` tokens, padded at the end."""
+    batch = len(rows)
+    ids, weights = np.zeros((batch, length + 1), np.int32), np.zeros((batch, length + 1), np.float32)
+    sizes = np.array([len(row) for row, _ in rows])
+    for i, (row, weight) in enumerate(rows):
+        ids[i, : len(row)], weights[i, : len(row)] = row, weight
+    steps = np.arange(length)
+    real = steps < sizes[:, None] - 1  # the last id is no input
+    return Batch(
+        tokens=np.where(real, ids[:, :-1], 0),
+        targets=np.where(real, ids[:, 1:], 0),
+        weights=np.where(real, weights[:, 1:], 0),
+        positions=np.where(real, steps, 0).astype(np.int32),
+        segments=np.where(real, 1, PADDING).astype(np.int32),
+        ids=np.arange(batch, dtype=np.int32),
+    )
 
 
 class StringTask(Task):
