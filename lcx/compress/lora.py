@@ -100,18 +100,20 @@ def boxed(kernels: Tree, params: Tree) -> Tree:
 
     An adapter has the names of its kernel, and 'rank'.
     """
-    known, given, found = leaves.named(kernels), leaves.named(params), {}
-    for name, x in given.items():
+    known, given = leaves.named(kernels), leaves.named(params)
+
+    def box(path: tuple, x: jax.ShapeDtypeStruct) -> Any:
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
         path, _, last = name.rpartition('/')
         if last not in (A, B):
-            found[name] = known[name]
-            continue
+            return known[name]
         names = known[f'{path}/kernel'].names
         inputs = given[f'{path}/{A}'].ndim - 1  # the stack's axes among them
         stack = inputs + given[f'{path}/{B}'].ndim - 1 - len(names)
         names = (*names[:inputs], 'rank') if last == A else (*names[:stack], 'rank', *names[inputs:])
-        found[name] = nn.LogicallyPartitioned(x, names)
-    return leaves.nested(found)
+        return nn.LogicallyPartitioned(x, names)
+
+    return jax.tree.map_with_path(box, params)
 
 
 def adapted(config: LoraConfig, f: F) -> F:

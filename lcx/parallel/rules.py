@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lcx.errors import ConfigError, unknown
@@ -88,9 +87,12 @@ def shardings(boxed: Tree, mesh: Mesh, rules: Mapping[str, tuple[str, ...]] = PA
     Raises:
       ConfigError: an axis does not divide (both numbers, the nearest that do, the parameter), or see :func:`spec`.
     """
-    flat = traverse_util.flatten_dict(boxed, sep='/')
-    found = {name: NamedSharding(mesh, _checked(name, x, mesh, rules)) for name, x in flat.items()}
-    return traverse_util.unflatten_dict(found, sep='/')
+
+    def place(path: tuple, x: Tree) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        return NamedSharding(mesh, _checked(name, x, mesh, rules))
+
+    return jax.tree.map_with_path(place, boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
 
 def _checked(name: str, x: Tree, mesh: Mesh, rules: Mapping[str, tuple[str, ...]]) -> PartitionSpec:

@@ -61,7 +61,8 @@ def ssmax(
     wrap.check_gain(inner)
 
     def init(key: Array) -> Tree:
-        return {'s': jnp.full((heads,), first), 'base': inner.init(key)}
+        own, rest = {'s': jnp.full((heads,), first)}, inner.init(key)
+        return {**own, 'base': rest} if rest else own
 
     def gain(params: Tree, pos: Int[Array, 'B T']) -> Float[Array, 'B T N']:
         return log_read(pos)[..., None] * params['s']

@@ -44,7 +44,7 @@ def remapped(position: Position, remap: Callable) -> Position:
 def reading(position: Position, part: str) -> Position:
     """``position``, whose parameters are ``params[part]`` of its wrapper's; the wrapper's ``init`` puts them there.
 
-    A position without parameters may have no part: trees that went through a list of their leaves lack empty branches.
+    A position without parameters has no part: trees that go through a list of their leaves lose empty branches.
     """
 
     def of(f: Callable | None) -> Callable | None:
