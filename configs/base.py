@@ -91,6 +91,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.stages = (stage(steps=2000, length=128, batch=64),)
 
     config.mesh = mesh()
+    config.distributed = distributed()
 
     config.eval = evaluation = ConfigDict()
     # perplexity | window_perplexity (a row per window: goes on when cut off) | passkey | needle (a row per sample: goes
@@ -347,6 +348,23 @@ def mesh(**sizes) -> ConfigDict:
     # In which tokens lie over context: zigzag and striped share causal attention evenly. contiguous | zigzag | striped
     config.order = 'zigzag'
     config.update(sizes)
+    return config
+
+
+def distributed(**fields) -> ConfigDict:
+    """The processes of one run, all started with the same command, a machine or an accelerator each.
+
+    What is None comes from Slurm, Kubernetes, Cloud TPU or Open MPI, where these are; else the run is one process.
+    """
+    config = ConfigDict()
+    config.coordinator = config_dict.placeholder(str)  # HOST:PORT of process 0, where the others find it
+    config.processes = config_dict.placeholder(int)  # how many; 1: this one alone, whatever is detected
+    config.process = config_dict.placeholder(int)  # which of them this one is, from 0
+    # ADDRESS:PORT on which process 0 listens; default: coordinator. [::]:PORT is every address of the machine
+    config.bind = config_dict.placeholder(str)
+    config.heartbeat = 30  # seconds without a sign of life after which a process is dead, and the run ends
+    config.timeout = 300  # seconds in which all must have come
+    config.update(fields)
     return config
 
 

@@ -16,6 +16,7 @@ from lcx.errors import ConfigError, unknown
 from lcx.eval import EVALUATORS, EvalConfig
 from lcx.generate import GenerateConfig
 from lcx.generate.policies import Room, make_policy
+from lcx.launch.distributed import DistributedConfig
 from lcx.models import PRESETS, ModelConfig
 from lcx.parallel import MeshConfig
 from lcx.positions.extension import keep_rotation
@@ -42,6 +43,7 @@ class ExperimentConfig:
     tune: Options
     stages: tuple[StageConfig, ...]
     mesh: MeshConfig
+    distributed: DistributedConfig
     eval: EvalConfig
     cache: Options
     generate: GenerateConfig

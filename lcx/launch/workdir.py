@@ -36,7 +36,7 @@ EXPIRY = 120  # seconds without one after which the lock of another machine is s
 
 # What may differ when a run goes on: it changes nothing that is trained. All else is the run's identity.
 RUNTIME = (
-    'cache', 'checkpoint', 'data.directory', 'eval', 'generate', 'label', 'log', 'mesh', 'model.kinds.*.sequence',
+    'cache', 'checkpoint', 'data.directory', 'distributed', 'eval', 'generate', 'label', 'log', 'mesh', 'model.kinds.*.sequence',
 )  # fmt: skip
 
 PACKAGES = ('lcx', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
