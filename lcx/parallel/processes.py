@@ -12,9 +12,10 @@ Every function does nothing and costs nothing where there is one process.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -92,6 +93,15 @@ class Processes:
             self.post(name, text())
         return self.read(name, 0)
 
+    @contextlib.contextmanager
+    def first_then_others(self, name: str) -> Iterator[None]:
+        """Runs the block in the first process, and then in all others at once: they find what it left."""
+        if not self.first:
+            self.of_first(name, str)
+        yield
+        if self.first:
+            self.of_first(name, str)
+
 
 def current() -> Processes:
     """The processes of the run, without a look at devices."""
@@ -106,19 +116,28 @@ _known = functools.cache(Processes)  # one for a service: it counts what was pos
 
 
 class Vote:
-    """Whether any process says yes, the same answer for all: asked with one step of the loop, read after the next."""
+    """Whether any process says yes: the same answer for all, which call together, by a program on their devices."""
 
     def __init__(self, mesh: jax.sharding.Mesh) -> None:
+        self._alone = current().count == 1
         self._each = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._asked: Array | bool = False
 
-    def ask(self, yes: bool) -> Array | bool:
-        """Starts the vote; ``bool`` of the result is the answer."""
-        if jax.process_count() == 1:
+    def now(self, yes: bool) -> bool:
+        """The answer, for which the devices finish what they do."""
+        return bool(self._ask(yes))
+
+    def lagged(self, yes: bool) -> bool:
+        """The answer to the call before, which the devices have by now; of one process, to this one."""
+        last, self._asked = self._asked, self._ask(yes)
+        return bool(self._asked if self._alone else last)
+
+    def _ask(self, yes: bool) -> Array | bool:
+        if self._alone:
             return yes
         size = (self._each.mesh.size,)
-        votes = jax.make_array_from_callback(size, self._each, lambda _: np.array([yes]))
-        return self._any(votes)
+        return self._any(jax.make_array_from_callback(size, self._each, lambda _: np.array([yes])))
 
 
 def rows_of_process(
@@ -146,6 +165,8 @@ def put(array: np.ndarray, where: NamedSharding, rows: np.ndarray | None = None,
       rows: None: ``array`` is all of it.
       total: rows of the global array, where ``rows`` is given.
     """
+    if where.is_fully_addressable:
+        return jax.device_put(array, where)
     if rows is None:
         return jax.make_array_from_callback(array.shape, where, lambda place: array[place])
 

@@ -122,8 +122,8 @@ if jax.process_index() == 1:
     signal.raise_signal(signal.SIGTERM)
 mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
 vote = Vote(mesh)
-asked = [vote.ask(jax.process_index() == 1 and step == 3) for step in range(6)]
-print([bool(x) for x in asked], flush=True)
+print([vote.lagged(jax.process_index() == 1 and step == 3) for step in range(6)], flush=True)
+print(vote.now(jax.process_index() == 0), vote.now(False), flush=True)
 def listening(port):
     lines = open('/proc/net/tcp').read().split('\\n')[1:] + open('/proc/net/tcp6').read().split('\\n')[1:]
     return {x.split()[1].split(':')[0] for x in lines if x and x.split()[3] == '0A'
@@ -140,7 +140,7 @@ def test_processes_vote_and_the_coordinator_listens_at_its_own_address_alone():
     found = ended([start(['-c', SIGNALS, address, '2', str(i)]) for i in range(2)])
     assert [x.code for x in found] == [0, 0], found
     for index, one in enumerate(found):
-        assert '[False, False, False, True, False, False]' in one.out
+        assert '[False, False, False, False, True, False]\nTrue False' in one.out
         assert ('python has the signal' in one.out) == (index == 1)
     assert re.search(r"listens at \{'[0F]*0100007F'\}", found[0].out)  # 127.0.0.1, or that as IPv6
 

@@ -78,7 +78,11 @@ class Cluster:
 
     def submit(self, script: Path, **environment: str) -> str:
         """The job's number."""
-        words = ['sbatch', '--parsable', f'--export=ALL,{",".join(f"{k}={v}" for k, v in environment.items())}']
+        words = [
+            'sbatch',
+            '--parsable',
+            f'--export=ALL,{",".join(f"{k}={v}" for k, v in environment.items())}',
+        ]
         return self.run(*words, str(script)).strip()
 
     def job(self, number: str) -> dict[str, str]:
@@ -116,10 +120,10 @@ def started(directory: Path) -> Iterator[Cluster]:
     ]  # fmt: skip
     try:
         for words in (munge, ['slurmctld', '-D', '-i'], ['slurmd', '-D', '-N', host]):
-            out = open(directory / f'{words[0]}.out', 'w')
-            daemons.append(
-                subprocess.Popen(words, env=cluster.environment, stdout=out, stderr=subprocess.STDOUT)
-            )
+            with open(directory / f'{words[0]}.out', 'w') as out:
+                daemons.append(
+                    subprocess.Popen(words, env=cluster.environment, stdout=out, stderr=subprocess.STDOUT)
+                )
             time.sleep(0.5)
         cluster.until('an idle node', lambda: 'State=IDLE' in cluster.run('scontrol', 'show', 'node'), 30)
         yield cluster
