@@ -8,7 +8,12 @@ import time
 import numpy as np
 import pytest
 
+from configs import base
+from lcx.errors import ConfigError
+from lcx.launch.evaluation import check_together
+from lcx.launch.experiment import experiment_config, values_of
 from lcx.launch.workdir import Workdir
+from lcx.parallel.processes import Processes
 from tests.running import on_corpus, rows, steps
 from tests.together import ended, free_address, start
 
@@ -118,19 +123,27 @@ def stopped_at(children, workdir, rows_before, which):
 
 
 def test_sigterm_to_one_process_stops_both_at_the_same_step_and_one_process_goes_on(here, words):
-    """First to either of the two, then to the one with eight devices that goes on: no row is lost or twice there."""
+    """To the second of two, and then to the one with eight devices that goes on: no row is lost or twice there."""
     workdir = here / 'stopped'
     line = words(workdir, arg='long')
     first = stopped_at(two(line), workdir, 3, which=1)
     assert first < 2000 and [row['step'] for row in rows(workdir / 'metrics.jsonl')] == list(
         range(1, first + 1)
     )
-    second = stopped_at(two(line), workdir, first + 3, which=0)
-    (alone,) = [start(line, devices=8)]
-    third = stopped_at([alone], workdir, second + 3, which=0)
-    assert first < second < third
-    assert [row['step'] for row in rows(workdir / 'metrics.jsonl')] == list(range(1, third + 1))
-    assert len(json.loads((workdir / 'run.json').read_text())['attempts']) == 3
+    second = stopped_at([start(line, devices=8)], workdir, first + 3, which=0)
+    assert first < second
+    assert [row['step'] for row in rows(workdir / 'metrics.jsonl')] == list(range(1, second + 1))
+    attempts = json.loads((workdir / 'run.json').read_text())['attempts']
+    assert [len(attempt['processes']) for attempt in attempts] == [2, 1]
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_first_process_and_two_go_on(here, words):
+    workdir = here / 'stopped-0'
+    line = words(workdir, arg='long')
+    first = stopped_at(two(line), workdir, 3, which=0)
+    second = stopped_at(two(line), workdir, first + 3, which=1)
+    assert [row['step'] for row in rows(workdir / 'metrics.jsonl')] == list(range(1, second + 1))
 
 
 def test_a_run_that_goes_on_from_the_middle_ends_as_one_that_was_not_stopped(here, words, both):
@@ -166,11 +179,24 @@ def test_a_loss_that_is_not_a_number_ends_all_with_one_report(here, words):
         assert f'step {report["step"]}: loss' in one.err and str(report['batch_ids']) in one.err
 
 
-def test_a_run_that_is_refused_is_refused_by_all(here, words):
-    """By the lock that the first process cannot have, and by what several processes cannot do."""
+def test_a_run_that_the_first_process_is_refused_is_refused_by_all(here, words):
     with Workdir(here / 'locked'):
         found = ended(two(words(here / 'locked')))
     assert codes(found)[0] == [4, 4], found
-    found = ended(two(words(here / 'cached', '--config.eval.cached=True')))
-    assert codes(found)[0] == [2, 2], found
-    assert 'eval.cached: True takes one process' in found[0].err
+    assert 'works in' in found[0].err and 'process 0 ended with exit code 4' in found[1].err
+
+
+@pytest.mark.parametrize(
+    ('evaluation', 'message'),
+    [
+        ({'cached': True}, r'eval.cached: True takes one process. .* lcx eval afterwards'),
+        ({'run': ('perplexity', 'ruler')}, r"eval.run: 'ruler' takes one process"),
+    ],
+)
+def test_what_several_processes_cannot_evaluate_is_refused(evaluation, message):
+    config = base.get_config('smoke')
+    config.eval.update(evaluation)
+    config = experiment_config(values_of(config))
+    check_together(Processes(0, 1), config)
+    with pytest.raises(ConfigError, match=message):
+        check_together(Processes(1, 2), config)

@@ -83,7 +83,9 @@ def saved(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize(('processes', 'devices'), [(1, 8), (1, 4), (1, 1), (4, 1)])
+@pytest.mark.parametrize(
+    ('processes', 'devices'), [(1, 8), (1, 4), (1, 1), pytest.param(4, 1, marks=pytest.mark.slow)]
+)
 def test_two_processes_to_another_number(saved, processes, devices):
     for out in run(STATE + RESTORE.format(directory=str(saved)), processes, devices):
         assert f'same {processes} {processes * devices}' in out
