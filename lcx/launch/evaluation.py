@@ -22,7 +22,7 @@ from lcx.data.tasks import TASKS
 from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
 from lcx.errors import ConfigError
-from lcx.eval import EVALUATORS, Apply, Context, Generate
+from lcx.eval import EVALUATORS, Apply, Context, EvalConfig, Generate
 from lcx.eval.api import Evaluator
 from lcx.generate import reading
 from lcx.generate.loop import generate
@@ -60,9 +60,9 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
         None if task is None else TASKS[task](tokenizer),
         Path(config.data.directory).expanduser() / 'ruler',
     )
-    here = processes.current()
-    check_together(here, config)
     evaluators = [EVALUATORS[name](context) for name in config.eval.run]
+    here = processes.current()
+    check_together(here, config.eval, evaluators)
     console = Console(stderr=True, quiet=not here.first)
 
     @functools.cache
@@ -149,12 +149,12 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
     return evaluate
 
 
-def check_together(here: Processes, config: ExperimentConfig) -> None:
+def check_together(here: Processes, config: EvalConfig, evaluators: Sequence[Evaluator]) -> None:
     """Raises ConfigError for what several processes cannot evaluate together: what one device reads in pieces."""
     if here.count == 1:
         return
-    writers = [name for name in config.eval.run if getattr(EVALUATORS[name], 'writes', False)]
-    what = 'eval.cached: True' if config.eval.cached else f'eval.run: {writers[0]!r}' if writers else None
+    writers = [name for name, evaluator in zip(config.run, evaluators) if evaluator.writes]
+    what = 'eval.cached: True' if config.cached else f'eval.run: {writers[0]!r}' if writers else None
     if what is not None:
         raise ConfigError(f'{what} takes one process. Leave it out, and evaluate with lcx eval afterwards.')
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,7 +197,8 @@ def test_a_run_that_the_first_process_is_refused_is_refused_by_all(here, words):
 def test_what_several_processes_cannot_evaluate_is_refused(evaluation, message):
     config = base.get_config('smoke')
     config.eval.update(evaluation)
-    config = experiment_config(values_of(config))
-    check_together(Processes(0, 1), config)
+    config = experiment_config(values_of(config)).eval
+    evaluators = [SimpleNamespace(writes=name == 'ruler') for name in config.run]
+    check_together(Processes(0, 1), config, evaluators)
     with pytest.raises(ConfigError, match=message):
-        check_together(Processes(1, 2), config)
+        check_together(Processes(1, 2), config, evaluators)
