@@ -68,6 +68,7 @@ def run(argv: list[str]) -> int:
 
 def failed(code: int, message: str) -> int:
     """Tells the user, and the other processes of the run if there are any: then this ends the process."""
+    code, message = distributed.cause(code, message)
     print(message.rstrip('\n'), file=sys.stderr)
     distributed.leave(code, message)
     return code

@@ -136,17 +136,36 @@ def initialize(config: DistributedConfig) -> None:
     threading.Thread(target=_watch, args=(processes.current(),), name='watch', daemon=True).start()
 
 
-def leave(code: int, message: str = '') -> None:
-    """Ends this process, if it is one of several, after a failure that the others are told of."""
-    jax = sys.modules.get('jax')
-    if code and jax is not None and jax.distributed.is_initialized():
-        from lcx.parallel import processes
+def cause(code: int, message: str) -> tuple[int, str]:
+    """Exit code and message of a failure: those of the process that failed first, if this one did for want of it."""
+    here = _joined()
+    if here is None or code != 1:
+        return code, message
+    told = here.announced(FAILED)
+    return (code, message) if told is None else _words(json.loads(told))
 
-        here = processes.current()
-        told = json.dumps({'process': here.index, 'code': code, 'message': message[:2000]})
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            here.announce(FAILED, told)
+
+def leave(code: int, message: str) -> None:
+    """Ends this process, if it is one of several, after a failure that the others are told of."""
+    here = _joined()
+    if here is not None:
+        here.announce(FAILED, json.dumps({'process': here.index, 'code': code, 'message': message[:2000]}))
         _end(here, code)
+
+
+def _joined() -> Processes | None:
+    """The processes of the run; None where this is the only one."""
+    jax = sys.modules.get('jax')  # what was not imported has joined nothing
+    if jax is None or not jax.distributed.is_initialized():
+        return None
+    from lcx.parallel import processes
+
+    return processes.current()
+
+
+def _words(failed: dict) -> tuple[int, str]:
+    code = failed['code']
+    return code, f'lcx: process {failed["process"]} ended with exit code {code}: {failed["message"]}'
 
 
 def check_free(address: str) -> None:
@@ -211,9 +230,9 @@ def _watch(here: Processes) -> None:
         if failed['process'] == here.index:
             return
         time.sleep(GRACE)
-        words = f'process {failed["process"]} ended with exit code {failed["code"]}: {failed["message"]}'
-        print(f'lcx: {words}', file=sys.stderr, flush=True)
-        _end(here, failed['code'])
+        code, words = _words(failed)
+        print(words, file=sys.stderr, flush=True)
+        _end(here, code)
 
 
 def _end(here: Processes, code: int) -> None:
@@ -226,6 +245,7 @@ def _end(here: Processes, code: int) -> None:
             end = time.monotonic() + 2 * GRACE
             for of in range(1, here.count):
                 here.read(ENDED, of, timeout=max(end - time.monotonic(), 0.1))
+            time.sleep(1)  # they are gone by then: jax would abort one that sees its host go
     os._exit(code)
 
 

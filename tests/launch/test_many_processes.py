@@ -167,6 +167,34 @@ def pieces(workdir):
     return {name: leaf['pieces'] for name, leaf in json.loads(text)['leaves'].items()}
 
 
+@pytest.mark.slow
+def test_sigterm_in_an_evaluation_ends_both_at_once_and_it_goes_on_where_it_was(here, words):
+    """A row for each of 600 windows."""
+    workdir = here / 'evaluating'
+    line = words(workdir, '--config.eval.windows=600', '--config.eval.tokens=64')
+    children, end, path = two(line), time.monotonic() + 90, workdir / 'results.jsonl'
+    while not path.exists() or len(path.read_bytes().splitlines()) < 5:
+        assert time.monotonic() < end and all(child.poll() is None for child in children)
+        time.sleep(0.01)
+    children[1].send_signal(signal.SIGTERM)
+    found = ended(children)
+    assert codes(found)[0] == [42, 42], found
+    assert 5 <= len(rows(path)) < 600
+    again = ended(two(line))
+    assert codes(again)[0] == [0, 0], again
+    assert [row['window'] for row in rows(path)] == list(range(600))
+
+
+@pytest.mark.slow
+def test_two_processes_tune_adapters_of_a_run_as_one_does(here, words, both):
+    more = (f'--config.init_from={both}', '--config.tune.name=lora', '--config.eval.run=()')
+    (one,) = ended([start(words(here / 'lora-1', *more), devices=8)])
+    found = ended(two(words(here / 'lora-2', *more)))
+    assert codes([one, *found])[0] == [0, 0, 0], [one, *found]
+    losses = [[row['loss'] for row in rows(here / name / 'metrics.jsonl')] for name in ('lora-1', 'lora-2')]
+    np.testing.assert_allclose(*losses, rtol=2e-5)
+
+
 def test_a_loss_that_is_not_a_number_ends_all_with_one_report(here, words):
     workdir = here / 'nonfinite'
     line = words(workdir, '--config.optimizer.learning_rate=1e30', '--config.checkpoint.every=1')
