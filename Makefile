@@ -10,12 +10,14 @@ BIN := .venv/bin
 JOBS ?= 2
 WORKDIR ?= runs/demo
 
-.PHONY: help setup demo test test-devices test-slow lint format clean
+.PHONY: help setup demo test test-devices test-processes test-slurm test-slow lint format clean
 
 help:
 	@echo 'make demo          train, extend, evaluate and report: runs/demo/figures/'
 	@echo 'make test          fast tests, under ten minutes on two cores'
 	@echo 'make test-devices  tests on eight devices, which the CPU plays: four minutes'
+	@echo 'make test-processes  tests of several processes that are one run: a minute and a half'
+	@echo 'make test-slurm    the same as a job of a real Slurm, if slurm-wlm and munge are installed: two minutes'
 	@echo 'make test-slow     tests that take minutes or kill processes'
 	@echo 'make lint          ruff and the import contracts'
 	@echo 'make format        ruff format'
@@ -36,10 +38,16 @@ demo: .venv/ready
 	@$(BIN)/python -m lcx report '$(WORKDIR)'
 
 test: .venv/ready
-	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope -m 'not slow and not faults and not devices'
+	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope -m 'not slow and not faults and not devices and not processes and not slurm'
 
 test-devices: .venv/ready
 	@$(BIN)/python -m pytest --numprocesses=$(JOBS) -m devices
+
+test-processes: .venv/ready
+	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope -m 'processes and not slow and not faults'
+
+test-slurm: .venv/ready
+	@$(BIN)/python -m pytest -m slurm
 
 test-slow: .venv/ready
 	@$(BIN)/python -m pytest -m 'slow or faults'

@@ -96,6 +96,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
     config.mesh = mesh()
     config.pipeline = pipeline()
+    config.distributed = distributed()
 
     config.eval = evaluation = ConfigDict()
     # perplexity (with the gain of context and by position) | passkey | task (the one in data.source). Those with a row
@@ -394,6 +395,23 @@ def pipeline(name: str = 'gpipe', **options) -> ConfigDict:
     config.microbatches = 4  # parts of the rows of a gradient step
     config.rounds = config_dict.placeholder(int)  # circular: groups of each stage; default 2
     config.update(options)
+    return config
+
+
+def distributed(**fields) -> ConfigDict:
+    """The processes of one run, all started with the same command, a machine or an accelerator each.
+
+    What is None comes from Slurm, Kubernetes, Cloud TPU or Open MPI, where these are; else the run is one process.
+    """
+    config = ConfigDict()
+    config.coordinator = config_dict.placeholder(str)  # HOST:PORT of process 0, where the others find it
+    config.processes = config_dict.placeholder(int)  # how many; 1: this one alone, whatever is detected
+    config.process = config_dict.placeholder(int)  # which of them this one is, from 0
+    # ADDRESS:PORT on which process 0 listens; default: coordinator. [::]:PORT is every address of the machine
+    config.bind = config_dict.placeholder(str)
+    config.heartbeat = 30  # seconds without a sign of life after which a process is dead, and the run ends
+    config.timeout = 300  # seconds in which all must have come
+    config.update(fields)
     return config
 
 

@@ -1,7 +1,8 @@
 """Errors that end a run, each with the exit code that schedulers and scripts can rely on.
 
 0 done    1 unexpected    2 config    3 memory    4 workdir locked    5 storage
-6 non-finite    7 data    42 preempted: start the same command again    130 interrupted
+6 non-finite    7 data    8 another process of the run cannot be reached
+42 preempted: start the same command again    130 interrupted
 """
 
 from __future__ import annotations
@@ -54,6 +55,12 @@ class DataError(LcxError):
     """A data source is missing, empty or malformed."""
 
     exit_code = 7
+
+
+class PeerError(LcxError):
+    """Another process of the same run cannot be reached."""
+
+    exit_code = 8
 
 
 class Preempted(LcxError):

@@ -17,7 +17,7 @@ from lcx.data.tokens import open_tokens
 class Feed(NamedTuple):
     """Training batches, and what a run remembers and tells of where they come from."""
 
-    batches: Callable[..., BatchIterator]  # (*, length, batch, seed)
+    batches: Callable[..., BatchIterator]  # (*, length, batch, seed, mine)
     fingerprint: str  # changes when the data do
     words: str  # for people
 

@@ -70,8 +70,7 @@ def batches(
     batch: int,
     seed: int,
     packing: str,
-    process_index: int = 0,
-    process_count: int = 1,
+    mine: np.ndarray | None = None,
     prefetch: int = 2,
 ) -> BatchIterator:
     """Batches of rows of ``length`` tokens, this process's part of every global batch.
@@ -79,20 +78,19 @@ def batches(
     Args:
       tokens: the split to read.
       length: T, tokens in a row.
-      batch: B, rows in the global batch; this process gets rows [i B / n, (i + 1) B / n).
+      batch: B, rows in the global batch.
       seed: of the order, 0 to 2**32 - 1.
       packing: a name in :data:`lcx.data.packing.PACKINGS`.
-      process_index: i.
-      process_count: n.
+      mine: the rows of the global batch that this process holds, by their numbers in it, ascending; None: all.
       prefetch: batches made ahead of their use; 0 makes them when asked for.
 
     Raises:
-      ConfigError: ``batch`` does not divide among the processes, or an unknown packing.
+      ConfigError: ``batch`` has no rows, or not all of ``mine``, or an unknown packing.
       DataError: the split has fewer rows than one batch.
     """
     if packing not in PACKINGS:
         raise ConfigError(unknown('packing', packing, PACKINGS))
-    mine = _share(length, batch, process_index, process_count)
+    mine = _checked(length, batch, mine)
     spans = PACKINGS[packing](tokens, length)
     available = -(-int(spans.sizes.sum()) // length) if packing == 'first_fit' else len(spans.starts)
     if available < batch:
@@ -113,17 +111,16 @@ def task_batches(
     length: int,
     batch: int,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    mine: np.ndarray | None = None,
     prefetch: int = 2,
 ) -> BatchIterator:
     """Batches of a synthetic task, rows of varying length up to ``length``; the rest as :func:`batches`.
 
     Raises:
-      ConfigError: ``batch`` does not divide among the processes.
+      ConfigError: ``batch`` has no rows, or not all of ``mine``.
       DataError: ``length`` is less than the task's least.
     """
-    mine = _share(length, batch, process_index, process_count)
+    mine = _checked(length, batch, mine)
 
     def make(step: int) -> dict[str, np.ndarray]:
         whole = task.sample_batch(np.random.default_rng([seed, int(step)]), batch, length, vary=True)
@@ -134,22 +131,18 @@ def task_batches(
     return BatchIterator(_on_demand(grain.MapDataset.range(2**31 - 1).map(make)), identity, prefetch)
 
 
-def _share(length: int, batch: int, process_index: int, process_count: int) -> slice:
-    """This process's rows of the global batch."""
+def _checked(length: int, batch: int, mine: np.ndarray | None) -> np.ndarray:
+    """The rows of this process."""
     if length < 1 or batch < 1:
         raise ConfigError(f'batch: {batch} rows of length {length}; both must be at least 1.')
-    if batch % process_count:
-        near = max(batch // process_count, 1) * process_count
-        raise ConfigError(
-            f'batch: {batch} rows do not divide among {process_count} processes; '
-            f'the nearest that do are {near} and {near + process_count}.'
-        )
-    share = batch // process_count
-    return slice(process_index * share, (process_index + 1) * share)
+    mine = np.arange(batch) if mine is None else np.asarray(mine)
+    if not len(mine) or mine.min() < 0 or mine.max() >= batch:
+        raise ConfigError(f'batch: {batch} rows, of which {mine.tolist()} are not the rows of a process.')
+    return mine
 
 
 def _indexed(
-    tokens: Tokens, spans: Spans, length: int, batch: int, seed: int, mine: slice
+    tokens: Tokens, spans: Spans, length: int, batch: int, seed: int, mine: np.ndarray
 ) -> grain.IterDataset:
     """One span a row: the global batch is a list of span numbers, and only this process's are read."""
 
@@ -164,7 +157,7 @@ def _indexed(
 
 
 def _packed(
-    tokens: Tokens, spans: Spans, length: int, batch: int, seed: int, mine: slice
+    tokens: Tokens, spans: Spans, length: int, batch: int, seed: int, mine: np.ndarray
 ) -> grain.IterDataset:
     """Several spans a row, first fit: where one lands depends on all before, so every process packs all."""
     fields = ('tokens', 'targets', 'weights')
@@ -175,7 +168,7 @@ def _packed(
         return {name: row[name][0] for name in fields} | {'span': int(number)}
 
     def collate(packed: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-        own = packed[mine]
+        own = [packed[i] for i in mine]
         stacked = {name: np.stack([row[name] for row in own]) for name in fields}
         return stacked | {
             'positions': np.stack([row['tokens_positions'] for row in own]),

@@ -11,6 +11,7 @@ import traceback
 from absl import flags as absl_flags
 
 from lcx.errors import ConfigError, LcxError, Preempted, unknown
+from lcx.launch import distributed
 from lcx.launch import flags as shared
 
 # Each verb is a module of this package, its hyphens underscores, with define(flags, argv) and run(flags, arguments).
@@ -47,26 +48,30 @@ def run(argv: list[str]) -> int:
     try:
         dispatch(argv)
     except LcxError as error:
-        print(f'lcx: {error}', file=sys.stderr)
-        return error.exit_code
+        return failed(error.exit_code, f'lcx: {error}')
     except BrokenPipeError:  # whoever read the output, head or a pager, has seen enough
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), 1
         )  # what is still buffered goes nowhere, and raises nothing
         return 141
     except KeyboardInterrupt:
-        print('lcx: interrupted; the same command continues.', file=sys.stderr)
-        return 130
+        return failed(130, 'lcx: interrupted; the same command continues.')
     except Exception as error:
         if 'RESOURCE_EXHAUSTED' in str(error) or isinstance(error, MemoryError):
-            print('lcx: ' + OUT_OF_MEMORY.format(error=str(error).splitlines()[0]), file=sys.stderr)
-            return 3
-        traceback.print_exc()
-        return 1
+            return failed(3, 'lcx: ' + OUT_OF_MEMORY.format(error=str(error).splitlines()[0]))
+        return failed(1, traceback.format_exc())
     finally:
         sys.argv = before
         signal.signal(signal.SIGTERM, handler)
     return 0
+
+
+def failed(code: int, message: str) -> int:
+    """Tells the user, and the other processes of the run if there are any: then this ends the process."""
+    code, message = distributed.cause(code, message)
+    print(message.rstrip('\n'), file=sys.stderr)
+    distributed.leave(code, message)
+    return code
 
 
 def stopped(*_: object) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +23,7 @@ from lcx.data.feed import open_task
 from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
 from lcx.errors import ConfigError
-from lcx.eval import EVALUATORS, Apply, Context, Generate
+from lcx.eval import EVALUATORS, Apply, Context, EvalConfig, Generate
 from lcx.eval.api import Evaluator, Reader
 from lcx.generate import reading
 from lcx.generate.loop import generate
@@ -29,7 +31,9 @@ from lcx.generate.policies import Room, held_bytes, make_policy
 from lcx.launch import origin
 from lcx.launch.experiment import ExperimentConfig
 from lcx.models import ModelConfig, Scores, score
+from lcx.parallel import processes
 from lcx.parallel.placement import Placement
+from lcx.parallel.processes import Processes
 from lcx.train.metrics import JsonlWriter, read_jsonl
 from lcx.types import Batch, Tree
 
@@ -53,7 +57,8 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
     """
     tokenizer = make_tokenizer(config.data.tokenizer)
     task = open_task(config.data, config.eval.split, tokenizer)
-    console = Console(stderr=True)
+    here = processes.current()
+    console = Console(stderr=True, quiet=not here.first)
 
     @functools.cache
     def apply_of(model: ModelConfig, through_cache: bool) -> Callable:
@@ -98,6 +103,7 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
         judge_of(config, lambda model: apply_of(model, False), placement.mesh),
     )
     evaluators = [EVALUATORS[name](context) for name in config.eval.run]
+    check_together(here, config.eval, evaluators)
 
     def write_of(model: ModelConfig) -> Generate:
         def write(params: Tree, prompts: Sequence[np.ndarray], new: int) -> list[np.ndarray]:
@@ -122,8 +128,10 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
             'position': model.position['name'],
         }
         path, count = workdir / 'results.jsonl', 0
-        with JsonlWriter(path) as results:  # first, since it removes a torn last line
-            before = list(read_jsonl(path))
+        with contextlib.ExitStack() as stack:
+            if here.first:
+                results = stack.enter_context(JsonlWriter(path))  # first, since it removes a torn last line
+            before = rows_before(here, path)
             for evaluator in evaluators:
                 of = identity(model, step, config.seed, source, through(config, evaluator))
                 done, caches = (
@@ -144,7 +152,10 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
                     row = {**common, **own, **row, 'seconds': now - since}
                     row['peak_bytes'] = peak_bytes()
                     since = now
-                    results.write({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})
+                    if here.first:
+                        results.write(
+                            {k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()}
+                        )
                     count += 1
                     if row['seconds'] > WORTH_A_LINE or not any(name in row for name in SINGLE):
                         console.print(f'  {line(row)}', highlight=False, soft_wrap=True)
@@ -173,6 +184,22 @@ def judge_of(
             'the same.'
         )
     return functools.cache(lambda: (apply_of(found.model), found.params(found.model, mesh)))
+
+
+def check_together(here: Processes, config: EvalConfig, evaluators: Sequence[Evaluator]) -> None:
+    """Raises ConfigError for what several processes cannot evaluate together: what one device reads in pieces."""
+    if here.count == 1:
+        return
+    writers = [name for name, evaluator in zip(config.run, evaluators) if evaluator.writes]
+    what = 'eval.cached: True' if config.cached else f'eval.run: {writers[0]!r}' if writers else None
+    if what is not None:
+        raise ConfigError(f'{what} takes one process. Leave it out, and evaluate with lcx eval afterwards.')
+
+
+def rows_before(here: Processes, path: Path) -> list[dict[str, Any]]:
+    """The rows that were there when the first process looked, which may be writing by now."""
+    count = int(here.of_first('rows', lambda: str(len(list(read_jsonl(path))))))
+    return list(itertools.islice(read_jsonl(path), count)) if count else []
 
 
 def tokens_after(batch: Batch) -> int:

@@ -16,6 +16,7 @@ from lcx.errors import ConfigError, unknown
 from lcx.eval import EVALUATORS, EvalConfig
 from lcx.generate import GenerateConfig
 from lcx.generate.policies import Room, make_policy
+from lcx.launch.distributed import DistributedConfig
 from lcx.models import PRESETS, ModelConfig
 from lcx.parallel import MeshConfig
 from lcx.parallel.schedules import SCHEDULES
@@ -44,6 +45,7 @@ class ExperimentConfig:
     stages: tuple[StageConfig, ...]
     mesh: MeshConfig
     pipeline: Options
+    distributed: DistributedConfig
     eval: EvalConfig
     cache: Options
     generate: GenerateConfig

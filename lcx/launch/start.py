@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import ctypes
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import jax
 from absl import logging
 
 from lcx.launch.workdir import Workdir
+from lcx.parallel import processes
 
 # Options of glibc's mallopt: map no buffer below 1 GB by itself, give nothing back below 2 GB, grow by 200 MB.
 KEEP = {-3: 10**9, -1: 2 * 10**9, -2: 2 * 10**8}
@@ -25,13 +27,18 @@ def prepare() -> None:
 
 
 def start(workdir: Workdir, seed: int) -> None:
-    """Prepares JAX and writes what this attempt is into run.json."""
+    """Prepares JAX and writes what this attempt is into run.json, of several processes in the first one."""
     prepare()
+    here = processes.current()
+    hosts = here.everyone('host', socket.gethostname())
+    if not here.first:
+        return
     workdir.record_attempt(
         command=sys.argv,
         seed=seed,
         platform=jax.default_backend(),
         devices=collections.Counter(d.device_kind for d in jax.devices()),
+        processes=hosts,
     )
 
 

@@ -7,6 +7,7 @@ lcx train --config=configs/base.py:smoke --workdir=runs/smoke
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from absl import flags as absl_flags
 
-from lcx.errors import ConfigError
+from lcx.errors import ConfigError, DataError
+from lcx.launch import distributed, origin
 from lcx.launch import flags as shared
-from lcx.launch import origin
 
 if TYPE_CHECKING:
     from lcx.data.feed import Feed
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lcx.launch.experiment import ExperimentConfig
     from lcx.models import ModelConfig
     from lcx.parallel.placement import Placement
+    from lcx.parallel.processes import Processes
     from lcx.parallel.rules import Mesh
     from lcx.types import Tree
 
@@ -59,6 +61,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     from lcx.launch.experiment import experiment_config, values_of
     from lcx.launch.start import start
     from lcx.launch.workdir import Workdir, check_config
+    from lcx.parallel import processes
     from lcx.train.loop import Experiment, train
     from lcx.train.tune import abstract_params
 
@@ -70,29 +73,38 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     origin.check_tokenizer(Path(values['init_from'] or ''), values)
     config = experiment_config(values)
     validate(config.data, config.eval.split)
+    distributed.initialize(config.distributed)
+    here = processes.current()
     trained_length = starting_length(config, target)
     models = models_of(config, trained_length)
     shapes = abstract_params(config.train.tuning, models[0])
-    with Workdir(target) as workdir:
-        saved = workdir.saved_config()
-        if saved is not None:
-            check_config(saved, values)
+    with contextlib.ExitStack() as stack:
+        workdir = Workdir(target)
+        if here.first:
+            stack.enter_context(workdir)
+            saved = workdir.saved_config()
+            if saved is not None:
+                check_config(saved, values)
         placement = placement_of(config)
         config = without_host_memory(config)
         models = models_of(config, trained_length)
         check_placement(config, models, placement)
-        feed = open_feed(config.data)
-        evaluate = make_evaluate(config, workdir.path, workdir.path, placement)
-        workdir.write_config(values)  # stages may have been added
+        with here.first_then_others('data'):
+            feed = open_feed(config.data)
+            evaluate = make_evaluate(config, workdir.path, workdir.path, placement)
+        check_same_data(here, feed)
+        if here.first:
+            workdir.write_config(values)  # stages may have been added
         start(workdir, config.seed)
-        describe(shapes, config.train.tuning.trains, feed, placement.mesh)
+        if here.first:
+            describe(shapes, config.train.tuning.trains, feed, placement.mesh)
         train(
             Experiment(
                 config=config.train,
                 models=models,
                 placement=placement,
                 params=functools.partial(initial_params, config, models[0], placement.mesh),
-                batches=functools.partial(stage_batches, config, feed),
+                batches=functools.partial(stage_batches, config, feed, placement),
                 evaluate=evaluate,
                 evaluate_every=config.eval.every,
                 metadata={'data_fingerprint': feed.fingerprint, 'starting_length': trained_length},
@@ -106,6 +118,17 @@ def models_of(config: ExperimentConfig, trained_length: int) -> tuple[ModelConfi
     from lcx.launch.experiment import stage_models
 
     return stage_models(config, dataclasses.replace(config.model, trained_length=trained_length))
+
+
+def check_same_data(here: Processes, feed: Feed) -> None:
+    """Raises DataError unless all processes read the same data."""
+    prints = here.everyone('fingerprint', feed.fingerprint)
+    for index, found in enumerate(prints):
+        if found != prints[0]:
+            raise DataError(
+                f'process {index} reads other data than process 0, or a copy whose files have other times: give a '
+                'data.directory that all processes share.'
+            )
 
 
 def placement_of(config: ExperimentConfig) -> Placement:
@@ -231,11 +254,14 @@ def starting_length(config: ExperimentConfig, workdir: Path) -> int:
     return saved.trained_length
 
 
-def stage_batches(config: ExperimentConfig, feed: Feed, stage: int) -> BatchIterator:
-    """The batches of a stage. Stages of one run read in orders of their own."""
+def stage_batches(config: ExperimentConfig, feed: Feed, placement: Placement, stage: int) -> BatchIterator:
+    """The batches of a stage, this process's rows of them. Stages of one run read in orders of their own."""
+    from lcx.train.loop import rows_here
+
     here = config.stages[stage]
     seed = (config.seed + 1_000_003 * stage) % 2**32
-    return feed.batches(length=here.length, batch=here.batch, seed=seed)
+    mine = rows_here(placement, here.batch)
+    return feed.batches(length=here.length, batch=here.batch, seed=seed, mine=mine)
 
 
 def initial_params(config: ExperimentConfig, model: ModelConfig, mesh: Mesh, where: Tree) -> Tree:

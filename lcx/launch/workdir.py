@@ -36,7 +36,7 @@ EXPIRY = 120  # seconds without one after which the lock of another machine is s
 
 # What may differ when a run goes on: it changes nothing that is trained. All else is the run's identity.
 RUNTIME = (
-    'cache', 'checkpoint', 'data.directory', 'eval', 'generate', 'label', 'log', 'mesh', 'pipeline',
+    'cache', 'checkpoint', 'data.directory', 'distributed', 'eval', 'generate', 'label', 'log', 'mesh', 'pipeline',
     'model.kinds.*.sequence',
 )  # fmt: skip
 
@@ -95,7 +95,13 @@ class Workdir:
         write_atomic(self.path / 'config.json', json.dumps(config, indent=2) + '\n')
 
     def record_attempt(
-        self, *, command: Sequence[str], seed: int, platform: str, devices: Mapping[str, int]
+        self,
+        *,
+        command: Sequence[str],
+        seed: int,
+        platform: str,
+        devices: Mapping[str, int],
+        processes: Sequence[str] = (),
     ) -> None:
         """Adds this start to ``run.json``: what a run's numbers may depend on besides its configuration.
 
@@ -106,6 +112,7 @@ class Workdir:
             seed: of the run.
             platform: 'cpu', 'gpu' or 'tpu'.
             devices: how many devices there are of each kind.
+            processes: the host of each process of the run; of one alone, this machine.
 
         Raises:
             StorageError: the file cannot be read or written.
@@ -119,6 +126,7 @@ class Workdir:
                 'versions': {'python': python_version(), **_versions()},
                 'platform': platform,
                 'devices': dict(devices),
+                'processes': list(processes) or [socket.gethostname()],
                 'seed': seed,
                 'host': socket.gethostname(),
                 'pid': os.getpid(),

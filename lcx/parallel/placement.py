@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from lcx.parallel import orders
+from lcx.parallel import orders, processes
 from lcx.parallel.rules import ACTIVATIONS, spec
 from lcx.types import PADDING, Array, Batch, Tree
 
@@ -35,16 +35,20 @@ class Placement(NamedTuple):
     def token_shards(self) -> int:
         return math.prod(self.mesh.shape[axis] for axis in ACTIVATIONS['length'])
 
-    def put(self, batch: Batch) -> Batch:
-        """The batch on its devices, tokens and rows filled up with padding to what they share evenly."""
+    def put(self, batch: Batch, mine: np.ndarray | None = None, rows: int = 0) -> Batch:
+        """The batch on its devices, tokens and rows filled up with padding to what they share evenly.
+
+        One of several processes may give the rows ``mine`` alone that lie on its devices
+        (:func:`lcx.parallel.processes.rows_of_process`), of a batch of that many ``rows``.
+        """
         batch = orders.arrange(batch, self.order, self.token_shards)
-        missing = -len(batch.tokens) % self.row_shards
+        missing = -len(batch.tokens) % self.row_shards if mine is None else 0
         if missing:
             batch = Batch(*(np.pad(x, [(0, missing)] + [(0, 0)] * (np.ndim(x) - 1)) for x in batch))
             batch.segments[-missing:] = PADDING
         names = ('batch', 'length')
         places = (jax.NamedSharding(self.mesh, spec(names[: np.ndim(x)], ACTIVATIONS)) for x in batch)
-        return Batch(*(jax.device_put(np.asarray(x), place) for x, place in zip(batch, places)))
+        return Batch(*(processes.put(np.asarray(x), place, mine, rows) for x, place in zip(batch, places)))
 
     def of_text(self, remap: Callable, length: int) -> Callable:
         """``remap(key, positions 'B T', train)`` of ``length`` tokens in the order of the text, for batches put."""
@@ -63,4 +67,4 @@ class Placement(NamedTuple):
         """What was computed for each token of a batch of that size that was put, as NumPy 'B T' in its order."""
         filled = orders.filled(self.order, length, self.token_shards)
         to = np.argsort(orders.permutation(self.order, filled, self.token_shards))
-        return jax.tree.map(lambda x: np.asarray(x)[:rows, to][:, :length], scores)
+        return jax.tree.map(lambda x: processes.whole(x)[:rows, to][:, :length], scores)

@@ -7,6 +7,9 @@ Orbax writes and reads the arrays, and only this module knows it. What it leaves
 restores flipped bytes without an error, so every array is checked against a digest that was taken before it
 was written; it casts silently, so types and shapes are compared first. Arrays pass through the memory of the
 host, whole and once: the writer digests the copy that it writes, the reader what it is about to place.
+
+Several processes write parts instead (:mod:`lcx.train.parts`), and the manifest has the SHA-256 of every piece. Both
+kinds are read by any number of processes, onto any mesh.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +27,13 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from lcx.errors import ConfigError
+from lcx.parallel import processes
+from lcx.train import parts
+from lcx.train.parts import digest
 from lcx.types import Tree
 
 MANIFEST = 'manifest.json'
-COMMIT = 'commit_success.txt'  # the last file that Orbax writes
+COMMIT = 'commit_success.txt'  # the last file that Orbax writes; here the last but the manifest
 
 
 class Corrupt(Exception):
@@ -40,7 +46,7 @@ class Leaf(NamedTuple):
     shape: tuple[int, ...]  # as the model sees it
     dtype: str  # likewise: 'float32', 'key<fry>'
     key_impl: str | None  # random keys: 'threefry2x32'
-    numbers: Any  # a jax or numpy array
+    numbers: Any  # a jax or numpy array, or a list of pieces of it
 
 
 def leaves_of(state: Tree) -> dict[str, Leaf]:
@@ -49,11 +55,21 @@ def leaves_of(state: Tree) -> dict[str, Leaf]:
 
 
 def to_host(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
-    """The same in memory that nothing else writes to: the originals may be donated afterwards."""
+    """The same in memory that nothing else writes to: the originals may be donated afterwards.
+
+    One of several processes gets the pieces that it is to write.
+    """
     for leaf in leaves.values():
-        if isinstance(leaf.numbers, jax.Array):
+        if isinstance(leaf.numbers, jax.Array) and leaf.numbers.is_fully_addressable:
             leaf.numbers.copy_to_host_async()
-    return {name: leaf._replace(numbers=_host_copy(leaf.numbers)) for name, leaf in leaves.items()}
+    here = processes.current()
+    if here.count == 1:
+        return {name: leaf._replace(numbers=_host_copy(leaf.numbers)) for name, leaf in leaves.items()}
+    pieces = {name: parts.pieces(leaf.numbers, here.first) for name, leaf in leaves.items()}
+    return {
+        name: leaf._replace(numbers=[p._replace(numbers=_host_copy(p.numbers)) for p in pieces[name]])
+        for name, leaf in leaves.items()
+    }
 
 
 def write(directory: Path, leaves: Mapping[str, Leaf], extra: Mapping[str, Any]) -> None:
@@ -62,16 +78,28 @@ def write(directory: Path, leaves: Mapping[str, Leaf], extra: Mapping[str, Any])
     arrays = {name: leaf.numbers for name, leaf in leaves.items() if leaf.numbers.size}
     with _orbax():
         ocp.save_checkpointables(directory, _nested(arrays))
-    described = {
-        name: {'shape': x.shape, 'dtype': x.dtype, 'key_impl': x.key_impl, 'sha256': digest(x.numbers)}
-        for name, x in leaves.items()
-    }
-    text = json.dumps({'leaves': described, 'extra': extra}, allow_nan=False)
-    with open(directory / MANIFEST, 'w', encoding='utf-8') as file:
-        file.write(f'{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n')
-        file.flush()
-        os.fsync(file.fileno())
-    sync(directory)
+    own = {name: {'sha256': digest(leaf.numbers)} for name, leaf in leaves.items()}
+    _write_manifest(directory, leaves, own, extra)
+
+
+def write_part(directory: Path, leaves: Mapping[str, Leaf]) -> str:
+    """Writes the pieces of one of several processes; returns what the first one needs to know of them."""
+    arrays = {name: leaf.numbers for name, leaf in leaves.items()}
+    text = parts.write(directory, processes.current().index, arrays)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def finish(
+    directory: Path, leaves: Mapping[str, Leaf], extra: Mapping[str, Any], told: Sequence[str]
+) -> None:
+    """Commits ``directory`` when all parts are there; ``told`` is what :func:`write_part` returned, by process.
+
+    Raises OSError unless the pieces make up every array.
+    """
+    shapes = {name: [*leaf.shape, *_trailing(leaf.key_impl)] for name, leaf in leaves.items()}
+    found = parts.merged(directory, told, shapes)
+    (directory / COMMIT).touch()
+    _write_manifest(directory, leaves, {name: {'pieces': own} for name, own in found.items()}, extra)
 
 
 def is_committed(directory: Path) -> bool:
@@ -95,30 +123,61 @@ def read(directory: Path, abstract: Tree, part: str | None) -> tuple[Tree, dict[
     saved = {n: x for n, x in manifest['leaves'].items() if part is None or n.split('/')[0] == part}
     wanted = _named(abstract, () if part is None else (part,))
     _compare(directory, saved, wanted)
-    parts = {name.split('/')[0]: None for name, x in saved.items() if 0 not in x['shape']}
     try:
-        with _orbax():
-            arrays = _named(ocp.load_checkpointables(directory, parts)) if parts else {}
-    except Exception as error:  # Orbax and TensorStore raise many kinds, and none means "corrupt"
+        in_parts = any('pieces' in about for about in saved.values())
+        arrays = (_read_parts if in_parts else _read_whole)(directory, saved, wanted)
+    except Corrupt:
+        raise
+    except (
+        Exception
+    ) as error:  # Orbax, TensorStore and safetensors raise many kinds, and none means "corrupt"
         raise Corrupt(f'cannot be read: {first_line(error)}') from error
-    placed = []
-    for name, target in wanted.items():
-        about = saved[name]
-        empty = 0 in about['shape']
-        array = np.zeros(target.shape, target.dtype) if empty else arrays.pop(name, None)
-        if array is None or digest(array) != about['sha256']:
-            raise Corrupt(f'{name} is not what was saved')
-        array = jax.device_put(array, getattr(target, 'sharding', None))
-        impl = about['key_impl']
-        placed.append(jax.random.wrap_key_data(array, impl=impl) if impl else array)
+    impls = [saved[name]['key_impl'] for name in wanted]
+    placed = [jax.random.wrap_key_data(x, impl=impl) if impl else x for x, impl in zip(arrays, impls)]
     return jax.tree.unflatten(jax.tree.structure(abstract), placed), manifest['extra']
 
 
-def digest(array: np.ndarray) -> str:
-    """SHA-256 of type, shape and bytes: on processors with instructions for it the fastest of hashlib."""
-    sha = hashlib.sha256(f'{array.dtype}{list(array.shape)}'.encode())
-    sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-    return sha.hexdigest()
+def _read_whole(directory: Path, saved: Mapping[str, dict], wanted: Mapping[str, Any]) -> list[Any]:
+    """Arrays that Orbax wrote, verified and placed; every process reads all of them."""
+    items = {name.split('/')[0]: None for name, x in saved.items() if 0 not in x['shape']}
+    with _orbax():
+        arrays = _named(ocp.load_checkpointables(directory, items)) if items else {}
+    placed = []
+    for name, target in wanted.items():
+        empty = 0 in saved[name]['shape']
+        array = np.zeros(target.shape, target.dtype) if empty else arrays.pop(name, None)
+        if array is None or digest(array) != saved[name]['sha256']:
+            raise Corrupt(f'{name} is not what was saved')
+        placed.append(_place(array, getattr(target, 'sharding', None)))
+    return placed
+
+
+def _read_parts(directory: Path, saved: Mapping[str, dict], wanted: Mapping[str, Any]) -> list[Any]:
+    """Arrays that several processes wrote, verified and placed; each reads the pieces of which it needs a part."""
+    reader, placed = parts.Reader(directory), []
+    for name, target in wanted.items():
+        about, where = saved[name], getattr(target, 'sharding', None)
+        if 0 in about['shape']:
+            placed.append(_place(np.zeros(target.shape, target.dtype), where))
+            continue
+        shape = [*about['shape'], *_trailing(about['key_impl'])]
+        array = reader.array(name, about, shape, where)
+        placed.append(array if where is not None else jax.device_put(array))
+    return placed
+
+
+def _place(array: np.ndarray, where: Any) -> jax.Array:
+    """The whole array where it is to lie, of which this process may have but a part."""
+    if where is None or where.is_fully_addressable:
+        return jax.device_put(array, where)
+    return processes.put(array, where)
+
+
+def _trailing(key_impl: str | None) -> tuple[int, ...]:
+    """The axes that key data have behind those of the keys."""
+    if key_impl is None:
+        return ()
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=key_impl))).shape
 
 
 def sync(directory: Path) -> None:
@@ -133,6 +192,21 @@ def sync(directory: Path) -> None:
 def first_line(error: Exception) -> str:
     """An error in one line: TensorStore's go on for pages."""
     return f'{type(error).__name__}: {str(error).strip()}'.splitlines()[0][:300]
+
+
+def _write_manifest(
+    directory: Path, leaves: Mapping[str, Leaf], own: Mapping[str, dict], extra: Mapping[str, Any]
+) -> None:
+    described = {
+        name: {'shape': x.shape, 'dtype': x.dtype, 'key_impl': x.key_impl, **own[name]}
+        for name, x in leaves.items()
+    }
+    text = json.dumps({'leaves': described, 'extra': extra}, allow_nan=False)
+    with open(directory / MANIFEST, 'w', encoding='utf-8') as file:
+        file.write(f'{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n')
+        file.flush()
+        os.fsync(file.fileno())
+    sync(directory)
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
@@ -199,4 +273,9 @@ def _orbax() -> ocp.Context:
     context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
     # Otherwise threads that wait for a directory outlive an early error by 20 minutes.
     context.async_options.create_directories_asynchronously = False
+    here = processes.current()
+    if here.count > 1:  # each reads by itself
+        context.multiprocessing.primary_host = here.index
+        context.multiprocessing.active_processes = {here.index}
+        context.multiprocessing.barrier_sync_key_prefix = f'process_{here.index}'
     return context

@@ -5,7 +5,12 @@
     DIRECTORY/500.corrupt/                        found broken when it was read, kept for a look
 
 A step gets its name in one rename after its last byte and loses it before its first, so that a process
-killed at any moment leaves no part of a step under a step's name. Works for runs of one process.
+killed at any moment leaves no part of a step under a step's name.
+
+Several processes open, save and restore together, in one directory that all see. Each writes its part in the
+background; the first one, when all have told it that theirs is written, makes the manifest, renames, and tells the
+others. Where one fails, all raise; where one is gone, the service that joins them ends all. They talk without devices,
+so that no order of programs is disturbed.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +27,7 @@ from typing import Any
 from absl import logging
 
 from lcx.errors import StorageError
+from lcx.parallel import processes
 from lcx.train import archive
 from lcx.types import Tree
 
@@ -45,13 +52,13 @@ class Checkpoints:
         self._keep = keep
         self._worker = ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
         self._saving: Future | None = None
+        self._processes = processes.current()
         if keep is None:
             return
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for path in [*self.directory.glob('*.saving'), *self.directory.glob('*.deleting')]:
-                logging.info('Removing %s, which an interrupted process left.', path)
-                shutil.rmtree(path)
+            if self._processes.first:
+                self._clear()
+            self._check_shared()
         except OSError as error:
             raise StorageError(f'{self.directory}: cannot keep checkpoints there: {error}.') from error
 
@@ -81,7 +88,8 @@ class Checkpoints:
                 f'{self.directory / str(step)}: not saved, the disk is too full: {needed:,} bytes needed, '
                 f'{free:,} free. Make room and start again; earlier checkpoints are untouched.'
             )
-        self._saving = self._worker.submit(self._write, step, archive.to_host(leaves), extra, needed)
+        write = self._write if self._processes.count == 1 else self._write_together
+        self._saving = self._worker.submit(write, step, archive.to_host(leaves), extra, needed)
 
     def poll(self) -> None:
         """Raises the StorageError of a background save that has failed; never waits."""
@@ -153,45 +161,115 @@ class Checkpoints:
         self.wait()
         self._existing(step)
         candidates = self._named()[::-1] if step is None else [step]
+        candidates = json.loads(self._processes.of_first('steps', lambda: json.dumps(candidates)))
         broken = {}
         for candidate in candidates[:1] if strict else candidates:
-            try:
-                state, extra = archive.read(self._path(candidate), abstract, part)
-            except archive.Corrupt as error:
+            found, error = self._read(candidate, abstract, part)
+            if error:
                 broken[candidate] = error
             else:
                 self._quarantine(broken, candidate)
-                return state, extra, candidate
+                return *found, candidate
         reasons = '; '.join(f'{self._path(s)}: {error}' for s, error in broken.items())
         raise StorageError(f'No intact checkpoint to restore. {reasons}.')
+
+    def _read(self, step: int, abstract: Tree, part: str | None) -> tuple[tuple | None, str]:
+        """``((state, extra), '')``, or None and what is broken, of which one process may know for all."""
+        found, error = None, ''
+        try:
+            found = archive.read(self._path(step), abstract, part)
+        except archive.Corrupt as corrupt:
+            error = str(corrupt)
+        return found, next(filter(None, self._processes.everyone('read', error)), '')
+
+    def _clear(self) -> None:
+        """Removes what an interrupted process left."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for path in [*self.directory.glob('*.saving'), *self.directory.glob('*.deleting')]:
+            logging.info('Removing %s, which an interrupted process left.', path)
+            shutil.rmtree(path)
+
+    def _check_shared(self) -> None:
+        """Raises OSError unless all processes see the directory of the first one."""
+        if self._processes.count == 1:
+            return
+        name = self._processes.of_first('probe', lambda: f'.probe-{uuid.uuid4().hex}')
+        if self._processes.first:
+            (self.directory / name).touch()
+        self._processes.everyone('probing')
+        seen = (self.directory / name).exists()
+        blind = [i for i, x in enumerate(self._processes.everyone('probed', str(seen))) if x != 'True']
+        if self._processes.first:
+            (self.directory / name).unlink()
+        if blind:
+            raise OSError(
+                f'process {blind[0]} does not see what process 0 writes there; give a --workdir that all share'
+            )
 
     def _write(self, step: int, leaves: Mapping[str, archive.Leaf], extra: dict, needed: int) -> None:
         """The background part of a save."""
         temporary = self._path(step, '.saving')
         try:
             archive.write(temporary, leaves, extra)
-            self._remove(step)
-            temporary.rename(self._path(step))
-            archive.sync(self.directory)
-            for old in self.steps()[: -self._keep]:
-                self._remove(old)
+            self._name(step)
         except Exception as error:  # Orbax and TensorStore raise many kinds
             shutil.rmtree(temporary, ignore_errors=True)
-            raise StorageError(
-                f'{self._path(step)}: checkpoint not written, {needed:,} bytes needed, '
-                f'{self._free():,} free. {archive.first_line(error)}'
-            ) from error
+            raise self._not_written(step, needed, archive.first_line(error)) from error
+
+    def _write_together(
+        self, step: int, leaves: Mapping[str, archive.Leaf], extra: dict, needed: int
+    ) -> None:
+        """The same by several processes: all parts, then the manifest and the name."""
+        temporary, told = self._path(step, '.saving'), {}
+        try:
+            told['part'] = archive.write_part(temporary, leaves)
+        except Exception as error:
+            told['error'] = archive.first_line(error)
+        self._processes.post('part', json.dumps(told))
+        if self._processes.first:
+            self._processes.post('saved', self._finish(step, leaves, extra))
+        if failed := self._processes.read('saved', of=0):
+            raise self._not_written(step, needed, failed)
+
+    def _finish(self, step: int, leaves: Mapping[str, archive.Leaf], extra: dict) -> str:
+        """What the first process does when all have written; returns what went wrong, if anything."""
+        temporary = self._path(step, '.saving')
+        told = [json.loads(self._processes.read('part', of)) for of in range(self._processes.count)]
+        try:
+            for index, one in enumerate(told):
+                if 'error' in one:
+                    return f'Process {index}: {one["error"]}'
+            archive.finish(temporary, leaves, extra, [one['part'] for one in told])
+            self._name(step)
+        except Exception as error:
+            return archive.first_line(error)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)  # which has its name, unless something went wrong
+        return ''
+
+    def _name(self, step: int) -> None:
+        """Gives a whole step its name, and takes those of the oldest."""
+        self._remove(step)
+        self._path(step, '.saving').rename(self._path(step))
+        archive.sync(self.directory)
+        for old in self.steps()[: -self._keep]:
+            self._remove(old)
+
+    def _not_written(self, step: int, needed: int, why: str) -> StorageError:
+        return StorageError(
+            f'{self._path(step)}: checkpoint not written, {needed:,} bytes needed, {self._free():,} free. {why}'
+        )
 
     def _remove(self, step: int) -> None:
         if self._path(step).exists():
             self._path(step).rename(self._path(step, '.deleting'))
             shutil.rmtree(self._path(step, '.deleting'))
 
-    def _quarantine(self, broken: Mapping[int, Exception], used: int) -> None:
+    def _quarantine(self, broken: Mapping[int, str], used: int) -> None:
         """Warns of broken steps and, in a writer, puts them out of the way of later runs."""
         for step, error in broken.items():
             logging.warning('Checkpoint %s is broken (%s): step %d is used.', self._path(step), error, used)
-            if self._keep is not None:
+            if self._keep is not None and self._processes.first:
                 shutil.rmtree(self._path(step, '.corrupt'), ignore_errors=True)
                 self._path(step).rename(self._path(step, '.corrupt'))
 

@@ -24,7 +24,7 @@ from lcx import config as configuration
 from lcx.data.pipeline import BatchIterator
 from lcx.errors import DataError, NonFiniteError, Preempted
 from lcx.models import ModelConfig, boxed
-from lcx.parallel import rules
+from lcx.parallel import processes, rules
 from lcx.parallel.placement import Placement
 from lcx.train import state as states
 from lcx.train.checkpoint import Checkpoints
@@ -65,8 +65,11 @@ def train(experiment: Experiment, workdir: Path) -> TrainState:
     Checkpoints are taken every ``config.checkpoint.every`` steps, before every evaluation and at the end of stages.
     An evaluation that was cut short is repeated when the run goes on, and so is the one at the end.
 
+    Several processes call it together, and all stop at the same step whichever of them is asked to. The first one
+    writes the rows.
+
     Raises:
-        Preempted: SIGTERM came; the state is saved.
+        Preempted: SIGTERM came, to this or another process; the state is saved.
         NonFiniteError: a loss or gradient was not finite; the step is not taken, and no checkpoint holds it.
         DataError: a checkpoint was made with other ``metadata``.
         StorageError: a checkpoint or a row cannot be written, or no checkpoint is intact.
@@ -74,9 +77,10 @@ def train(experiment: Experiment, workdir: Path) -> TrainState:
     config, evaluate = experiment.config, experiment.evaluate
     merged = config.tuning.merged
     experiment = experiment._replace(evaluate=lambda params, *rest: evaluate(merged(params), *rest))
+    first = processes.current().first
     with (
         Checkpoints(workdir / 'checkpoints', keep=config.checkpoint.keep) as checkpoints,
-        StopSignal() as stop,
+        StopSignal(processes.Vote(experiment.placement.mesh)) as stop,
     ):
         state, extra = restore_or_create(experiment, checkpoints)
         step = int(state.step)
@@ -84,8 +88,8 @@ def train(experiment: Experiment, workdir: Path) -> TrainState:
             with stop.at_once():
                 experiment.evaluate(state.params, experiment.models[extra['stage']], step)
         with (
-            Metrics(workdir, tensorboard=config.log.tensorboard, after=step) as metrics,
-            Progress(config.steps, step) as progress,
+            Metrics(workdir, tensorboard=config.log.tensorboard, after=step, writes=first) as metrics,
+            Progress(config.steps, step, shown=first) as progress,
         ):
             for stage in range(config.stage_at(step), len(config.stages)):
                 loop = StageLoop(experiment, stage, checkpoints, metrics, progress, stop, workdir)
@@ -127,6 +131,12 @@ def evaluates_after(experiment: Experiment, step: int) -> bool:
     """Whether there is an evaluation between ``step`` and the next one."""
     every = experiment.evaluate_every
     return every is not None and 0 < step < experiment.config.steps and step % every == 0
+
+
+def rows_here(placement: Placement, batch: int) -> np.ndarray | None:
+    """The rows of a global batch that this process reads; None: all."""
+    here = processes.current()
+    return None if here.count == 1 else processes.rows_of_process(placement.mesh, batch, here.index)
 
 
 def _optimizer(config: TrainConfig, stage: int) -> Any:
@@ -173,6 +183,7 @@ class StageLoop:
         self.placement = experiment.placement
         self.config, self.model = experiment.config, experiment.models[stage]
         here = self.config.stages[stage]
+        self.rows = rows_here(self.placement, here.batch)
         self.start = self.config.start_of(stage)
         self.end = self.start + here.steps
         # As numbers for the log: computed when a row is written, they would queue behind the running step.
@@ -210,7 +221,8 @@ class StageLoop:
         while step < self.end:
             batch = next(batches)
             with jax.set_mesh(self.placement.mesh):
-                state, metrics = program(state, self.placement.put(batch))
+                put = self.placement.put(batch, self.rows, self.config.stages[self.stage].batch)
+                state, metrics = program(state, put)
             step += 1
             if step == self.start + 1:
                 rules.check_placed(state, places)
@@ -218,7 +230,7 @@ class StageLoop:
             if pending is not None:
                 self.finish(*pending, state, rates)
             pending = (step, batch, metrics)
-            stopping, evaluating = self.stop.asked, evaluates_after(self.experiment, step)
+            stopping, evaluating = self.stop.seen(), evaluates_after(self.experiment, step)
             if stopping or evaluating or step == self.end or step % self.config.checkpoint.every == 0:
                 self.finish(*pending, state, rates)
                 pending = None
@@ -256,52 +268,78 @@ class StageLoop:
         """Raises NonFiniteError, with everything needed to find the cause, if the step was bad."""
         if bool(metrics['finite']):
             return
-        blob = b''.join(np.ascontiguousarray(x).tobytes() for x in batch)
+        ids, digest = self.of_batch(batch)
         report = {
             'step': step,
             'stage': self.stage,
             'loss': str(metrics['loss']),
             'grad_norm': str(metrics['grad_norm']),
-            'batch_ids': np.asarray(batch.ids).tolist(),
-            'batch_sha256': hashlib.sha256(blob).hexdigest(),
+            'batch_ids': ids,
+            'batch_sha256': digest,
             'parameter_norms': {
                 jax.tree_util.keystr(path, simple=True, separator='.'): float(
-                    np.linalg.norm(np.asarray(x, np.float64))
+                    np.linalg.norm(np.asarray(processes.whole(x), np.float64))
                 )
                 for path, x in jax.tree_util.tree_flatten_with_path(state.params)[0]
             },
         }
         path = self.workdir / 'nonfinite.json'
-        write_atomic(path, json.dumps(report, indent=1) + '\n')
+        if processes.current().first:
+            write_atomic(path, json.dumps(report, indent=1) + '\n')
         raise NonFiniteError(
             f'step {step}: loss {report["loss"]}, gradient norm {report["grad_norm"]} on the windows '
             f'{report["batch_ids"]}. The step was not taken and is in no checkpoint; details are in {path}. '
             'What helps is a new run with a lower optimizer.learning_rate or a longer optimizer.warmup.'
         )
 
+    def of_batch(self, batch: Batch) -> tuple[list[int], str]:
+        """The windows of a global batch, and a digest of it: of its bytes, or of the digests of several processes."""
+        digest = hashlib.sha256(b''.join(np.ascontiguousarray(x).tobytes() for x in batch)).hexdigest()
+        if self.rows is None:
+            return np.asarray(batch.ids).tolist(), digest
+        own = json.dumps([self.rows.tolist(), np.asarray(batch.ids).tolist(), digest])
+        told = [json.loads(text) for text in processes.current().everyone('batch', own)]
+        ids = {row: window for rows, windows, _ in told for row, window in zip(rows, windows)}
+        digests = ''.join(digest for *_, digest in told)
+        return [ids[row] for row in sorted(ids)], hashlib.sha256(digests.encode()).hexdigest()
+
 
 class StopSignal:
     """While entered, turns the first SIGTERM into a flag to look at between steps; the second ends the process.
 
-    Inside ``at_once``, where work goes on that can be repeated, the first one raises Preempted there and then.
+    Inside ``at_once``, where work goes on that can be repeated, the first one raises Preempted there and then. Of
+    several processes, ``seen`` and ``check`` tell all alike, who call them together; what ``at_once`` raises in one of
+    them ends that one, and whoever ends it tells the others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, vote: processes.Vote) -> None:
         self.asked = False
+        self._vote = vote
         self._at_once = False
+
+    def seen(self) -> bool:
+        """Whether SIGTERM came, in time for a checkpoint of this step."""
+        return self._vote.lagged(self.asked)
 
     def check(self) -> None:
         """Raises Preempted if SIGTERM came."""
+        if self._vote.now(self.asked):
+            self._raise()
+
+    def _raise(self) -> None:
+        raise Preempted('stopped by SIGTERM; the state is saved, and the same command continues.')
+
+    def _check_here(self) -> None:
         if self.asked:
-            raise Preempted('stopped by SIGTERM; the state is saved, and the same command continues.')
+            self._raise()
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
         self._at_once = True
         try:
-            self.check()
+            self._check_here()
             yield
-            self.check()  # what is raised in a destructor or a callback of C++ is lost
+            self._check_here()  # what is raised in a destructor or a callback of C++ is lost
         finally:
             self._at_once = False
 
@@ -318,4 +356,4 @@ class StopSignal:
             signal.raise_signal(signal.SIGTERM)
         self.asked = True
         if self._at_once:
-            self.check()
+            self._check_here()

@@ -101,15 +101,18 @@ class Metrics:
     Args:
         workdir: directory of the run.
         tensorboard: whether to write event files as well.
+        writes: False: nothing is written, as by all but the first of several processes.
         after: the step the run goes on from (0 for a fresh start). Later rows, left by an attempt that got
             further than its last checkpoint, are dropped from the file and hidden in TensorBoard.
     """
 
-    def __init__(self, workdir: str | os.PathLike, *, tensorboard: bool, after: int):
+    def __init__(self, workdir: str | os.PathLike, *, tensorboard: bool, after: int, writes: bool = True):
+        self._jsonl, self._events = None, None
+        if not writes:
+            return
         path = Path(workdir) / 'metrics.jsonl'
         truncate_after(path, after)
         self._jsonl = JsonlWriter(path)
-        self._events = None
         if tensorboard:
             from tensorboardX import SummaryWriter  # here, because it takes longer to import than a short run
 
@@ -117,6 +120,8 @@ class Metrics:
 
     def write(self, step: int, row: Row) -> None:
         """Writes the metrics ``row`` of step ``step``; TensorBoard gets its numbers."""
+        if self._jsonl is None:
+            return
         row = plain_value(row)
         self._jsonl.write({'step': step, **row})
         if self._events is not None:
@@ -125,9 +130,9 @@ class Metrics:
                     self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._jsonl.close()
-        if self._events is not None:
-            self._events.close()
+        for file in (self._jsonl, self._events):
+            if file is not None:
+                file.close()
 
     def __enter__(self) -> Metrics:
         return self

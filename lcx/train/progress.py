@@ -64,12 +64,12 @@ class Rates:
 
 
 class Progress:
-    """A progress bar over all steps of a run (context manager)."""
+    """A progress bar over all steps of a run (context manager); of several processes the first one shows it."""
 
-    def __init__(self, steps: int, done: int) -> None:
+    def __init__(self, steps: int, done: int, shown: bool = True) -> None:
         self.steps = steps
-        self.console = Console(stderr=True)
-        self.live = self.console.is_terminal and sys.stderr.isatty()
+        self.console = Console(stderr=True, quiet=not shown)
+        self.live = shown and self.console.is_terminal and sys.stderr.isatty()
         self.bar = Bar(
             TextColumn('{task.description}'),
             BarColumn(bar_width=None),

@@ -65,11 +65,12 @@ def test_a_batch_can_be_one_row(held, packing):
     np.testing.assert_array_equal(np.concatenate([b.tokens for b in single]), eight.tokens)
 
 
-@pytest.mark.parametrize('count', [2, 4])
-def test_processes_share_the_batches_of_one(held, packing, count):
+@pytest.mark.parametrize('rows', [[[0, 1, 2, 3], [4, 5, 6, 7]], [[0, 1, 6, 7], [2, 3], [4, 5]]])
+def test_processes_share_the_batches_of_one(held, packing, rows):
     alone = take(opened(held, packing), STEPS)
-    shares = [take(opened(held, packing, process_index=i, process_count=count), STEPS) for i in range(count)]
-    joined = [type(step[0])(*(np.concatenate(parts) for parts in zip(*step))) for step in zip(*shares)]
+    shares = [take(opened(held, packing, mine=np.array(mine)), STEPS) for mine in rows]
+    back = np.argsort(np.concatenate(rows))
+    joined = [type(step[0])(*(np.concatenate(parts)[back] for parts in zip(*step))) for step in zip(*shares)]
     same(joined, alone)
 
 
@@ -95,7 +96,7 @@ def test_resume_goes_back_and_to_other_process_counts(held, packing):
     expected = take(iterator, 4)
     iterator.set_state(state)
     same(take(iterator, 4), expected)
-    second_half = opened(held, packing, process_index=1, process_count=2)
+    second_half = opened(held, packing, mine=np.arange(BATCH // 2, BATCH))
     second_half.set_state(state)
     same(take(second_half, 4), [type(b)(*(array[BATCH // 2 :] for array in b)) for b in expected])
 
@@ -142,10 +143,11 @@ def test_too_little_text_names_the_numbers(held, packing):
 
 
 def test_bad_arguments(held):
-    with pytest.raises(
-        ConfigError, match='8 rows do not divide among 3 processes; the nearest that do are 6 and 9'
-    ):
-        opened(held, 'pad', process_count=3)
+    for mine in ([], [7, 8]):
+        with pytest.raises(
+            ConfigError, match=rf'batch: 8 rows, of which .{str(mine)[1:-1]}. are not the rows'
+        ):
+            opened(held, 'pad', mine=np.array(mine, int))
     with pytest.raises(ConfigError, match=r"unknown 'firstfit'. Did you mean 'first_fit'"):
         opened(held, 'firstfit')
     with pytest.raises(ConfigError, match='length 0'):

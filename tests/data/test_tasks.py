@@ -170,7 +170,7 @@ def take(count, state=None, **changes):
 
 def test_batches_are_a_function_of_seed_and_step_for_any_number_of_processes():
     whole, _ = take(4)
-    halves = [take(4, process_index=i, process_count=2)[0] for i in range(2)]
+    halves = [take(4, mine=np.arange(4 * i, 4 * i + 4))[0] for i in range(2)]
     _, state = take(2)
     rest, _ = take(2, state)
     for step, batch in enumerate(whole):

@@ -23,7 +23,7 @@ from lcx.attention.masks import Rule
 from lcx.config import Options
 from lcx.errors import ConfigError, UnsupportedError
 from lcx.models import LayerKind, ModelConfig, boxed, init
-from lcx.parallel import STRATEGIES, MeshConfig, mesh, orders, rules, shard
+from lcx.parallel import STRATEGIES, MeshConfig, mesh, orders, processes, rules, shard
 from lcx.parallel.traffic import collective_bytes
 from lcx.train.config import (
     CheckpointConfig,
@@ -381,3 +381,30 @@ def test_a_gradient_takes_what_was_planned():
     assert plan.gradients == pytest.approx(found.output_size_in_bytes, abs=1000)  # and pointers to them
     planned = plan.gathered + stage.activations + max(stage.period, stage.logits)
     assert 1 / 1.35 < planned / found.temp_size_in_bytes < 1.35  # measured: 1.08
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'process_of', 'rows'),
+    [
+        ({'data': 8}, lambda d: d // 4, [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 13, 14, 15]]),
+        ({'data': 2, 'fsdp': 2, 'tensor': 2}, lambda d: d // 4, [range(8), range(8, 16)]),
+        ({'context': 8}, lambda d: d // 4, [range(16), range(16)]),
+        ({'data': 4, 'context': 2}, lambda d: d % 2, [range(16), range(16)]),
+        ({'data': 2, 'context': 4}, lambda d: d // 2, [range(8), range(8), range(8, 16), range(8, 16)]),
+        ({'fsdp': 8}, lambda d: (d // 2) % 2, [[0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]]),
+    ],
+)
+def test_rows_of_processes_are_those_that_their_devices_hold(sizes, process_of, rows):
+    """By sharding an array of the row numbers; and a global array comes out of what each process has."""
+    devices = mesh.make(MeshConfig(**sizes), jax.devices())
+    where = jax.NamedSharding(devices, rules.spec(('batch', 'length'), rules.ACTIVATIONS))
+    numbers = np.arange(16 * 8).reshape(16, 8)
+    whole = jax.device_put(numbers, where)
+    for process, mine in enumerate(rows):
+        found = processes.rows_of_process(devices, 16, process, lambda device: process_of(device.id))
+        np.testing.assert_array_equal(found, mine)
+        own = [s for s in whole.addressable_shards if process_of(s.device.id) == process]
+        held = np.concatenate([np.asarray(s.data)[:, 0] // 8 for s in own])
+        assert set(held) == set(mine)
+    np.testing.assert_array_equal(processes.put(numbers, where, np.arange(16), 16), whole)
+    np.testing.assert_array_equal(processes.put(numbers, where), whole)

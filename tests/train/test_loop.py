@@ -19,6 +19,7 @@ from lcx.models import ModelConfig, init
 from lcx.models.config import LayerKind
 from lcx.parallel import MeshConfig, mesh
 from lcx.parallel.placement import Placement
+from lcx.parallel.processes import Vote
 from lcx.train import archive
 from lcx.train import loop as loops
 from lcx.train.config import (
@@ -241,7 +242,7 @@ def test_a_save_that_fails_in_the_background_ends_the_run_without_waiting_for_th
 def test_a_second_sigterm_ends_the_process_by_the_signal():
     child = os.fork()
     if child == 0:
-        with loops.StopSignal() as stop:
+        with loops.StopSignal(Vote(mesh.make(MeshConfig(), jax.devices()))) as stop:
             signal.raise_signal(signal.SIGTERM)
             if stop.asked:
                 signal.raise_signal(signal.SIGTERM)
