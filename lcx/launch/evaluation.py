@@ -23,14 +23,13 @@ from lcx.data.feed import open_task
 from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
 from lcx.errors import ConfigError
-from lcx.eval import EVALUATORS, Apply, Context, EvalConfig, Generate
+from lcx.eval import EVALUATORS, Apply, Context, EvalConfig
 from lcx.eval.api import Evaluator, Reader
-from lcx.generate import reading
-from lcx.generate.loop import generate
 from lcx.generate.policies import Room, held_bytes, make_policy
 from lcx.launch import origin
 from lcx.launch.experiment import ExperimentConfig
-from lcx.models import ModelConfig, Scores, score
+from lcx.launch.scoring import Programs
+from lcx.models import ModelConfig, Scores
 from lcx.parallel import processes
 from lcx.parallel.placement import Placement
 from lcx.parallel.processes import Processes
@@ -57,42 +56,8 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
     """
     tokenizer = make_tokenizer(config.data.tokenizer)
     task = open_task(config.data, config.eval.split, tokenizer)
-    here = processes.current()
+    programs, here = Programs(config, tokenizer, placement), processes.current()
     console = Console(stderr=True, quiet=not here.first)
-
-    @functools.cache
-    def apply_of(model: ModelConfig, through_cache: bool) -> Callable:
-        def drawn(batch: Batch, remap: Callable | None) -> Batch:
-            """Some methods draw positions at evaluation too; the same ones every time."""
-            if remap is None:
-                return batch
-            return batch._replace(positions=remap(jax.random.key(config.seed), batch.positions, False))
-
-        @functools.partial(jax.jit, static_argnums=2)
-        def program(params: Tree, batch: Batch, length: int) -> Scores:
-            remap = model.remap(length)
-            batch = drawn(batch, remap and placement.of_text(remap, length))
-            return score(model, params, batch, chunk=config.loss.chunk, length=length)
-
-        def spread(params: Tree, batch: Batch) -> Scores:
-            rows, length = batch.tokens.shape
-            with jax.set_mesh(placement.mesh):
-                scores = program(params, placement.put(batch), length)
-            return placement.taken(scores, rows, length)
-
-        @functools.partial(jax.jit, static_argnums=2)
-        def reading_in_pieces(params: Tree, batch: Batch, after: int) -> Scores:
-            length = batch.tokens.shape[1]
-            chunk = min(config.generate.chunk, length)
-            policy = make_policy(config.cache, reading.room(length, chunk, after))
-            batch = drawn(batch, model.remap(length))
-            return reading.score(model, params, batch, policy, chunk=chunk, logits=config.loss.chunk)
-
-        def cached(params: Tree, batch: Batch) -> Scores:  # which holds the tokens of a row on one device
-            return reading_in_pieces(params, batch, tokens_after(batch))
-
-        return cached if through_cache else spread
-
     context = Context(
         config.eval,
         open_tokens(config.data, config.eval.split) if task is None else None,
@@ -100,22 +65,10 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
         config.seed,
         task,
         Path(config.data.directory).expanduser() / 'ruler',
-        judge_of(config, lambda model: apply_of(model, False), placement.mesh),
+        judge_of(config, lambda model: programs.apply(model, False), placement.mesh),
     )
     evaluators = [EVALUATORS[name](context) for name in config.eval.run]
     check_together(here, config.eval, evaluators)
-
-    def write_of(model: ModelConfig) -> Generate:
-        def write(params: Tree, prompts: Sequence[np.ndarray], new: int) -> list[np.ndarray]:
-            """As ``config.generate`` says, until the document ends."""
-            options = {
-                'sampling': config.generate.sampling,
-                'chunk': config.generate.chunk,
-                'seed': config.seed,
-            }
-            return generate(model, params, prompts, new=new, cache=config.cache, eos=tokenizer.eos, **options)
-
-        return write
 
     def evaluate(params: Tree, model: ModelConfig, step: int) -> int:
         common = {
@@ -139,13 +92,10 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
                     columns(config, model, evaluator),
                 )
                 since = time.monotonic()
-                given = (
-                    renewing_peak(apply_of(model, config.eval.cached))
-                    if evaluator.scores
-                    else write_of(model)
-                )
-                if evaluator.scores and evaluator.writes:
-                    given = Reader(given, write_of(model))
+                given = programs.write(model)
+                if evaluator.scores:
+                    apply = renewing_peak(programs.apply(model, config.eval.cached))
+                    given = Reader(apply, given) if evaluator.writes else apply
                 for row in evaluator.run(given, params, done):
                     now = time.monotonic()
                     own = {'of': of, 'factor': factor(model, row['length']), **caches.get(row['length'], {})}
@@ -200,13 +150,6 @@ def rows_before(here: Processes, path: Path) -> list[dict[str, Any]]:
     """The rows that were there when the first process looked, which may be writing by now."""
     count = int(here.of_first('rows', lambda: str(len(list(read_jsonl(path))))))
     return list(itertools.islice(read_jsonl(path), count)) if count else []
-
-
-def tokens_after(batch: Batch) -> int:
-    """A power of two that holds what follows the prompt in ``batch``: few programs for answers of many lengths."""
-    counted = np.flatnonzero(np.any(np.asarray(batch.weights) > 0, axis=0))
-    after = batch.tokens.shape[1] - 1 - counted[0] if len(counted) else 0
-    return 1 << int(after).bit_length()
 
 
 def cache_bytes(config: ExperimentConfig, model: ModelConfig, length: int) -> int:
