@@ -35,6 +35,9 @@ def get_config(arg: str = '') -> ConfigDict:
     data.packing = (
         'concat'  # concat: documents joined, then cut | first_fit: whole pieces | pad: one piece a row
     )
+    # A task's rows: decoder (question and answer, every token from those before it) | encoder (question, and a place
+    # to fill for each character of the answer), which goes with attention both ways: model.kinds.full.rule=()
+    data.form = 'decoder'
     data.validation_percent = 5  # share of the documents (never of positions) kept for validation
 
     config.model = model = ConfigDict()
@@ -94,7 +97,8 @@ def get_config(arg: str = '') -> ConfigDict:
 
     config.eval = evaluation = ConfigDict()
     # perplexity | window_perplexity (a row per window: goes on when cut off) | passkey | needle (a row per sample: goes
-    # on when cut off) | task (the one in data.source) | ruler (texts that the model writes: a row per sample)
+    # on when cut off) | task (the one in data.source) | task_sizes (the same by size) | ruler (texts that the model
+    # writes: a row per sample)
     evaluation.run = ('perplexity', 'passkey')
     evaluation.split = (
         'validation'  # validation | test (sources that have one: those out of packages, some tfds:NAME)
@@ -102,6 +106,7 @@ def get_config(arg: str = '') -> ConfigDict:
     evaluation.every = config_dict.placeholder(int)  # steps between evaluations; default: at the end only
     evaluation.lengths = (128, 256, 512, 1024, 2048)
     evaluation.windows = 32  # texts scored at every length
+    evaluation.sizes = ()  # task_sizes: what the task measures itself by, such as the characters of a question
     # needle: shares of the text before the number to be found
     evaluation.depths = (0.0, 0.25, 0.5, 0.75, 1.0)
     evaluation.samples = (
@@ -234,8 +239,10 @@ def position(name: str | None = 'rope', **options) -> ConfigDict:
         float
     )  # share of the head that rotates; default 1, of p_rope (share of the pairs) 0.75
     config.interleaved = config_dict.placeholder(bool)  # pairs are neighbours, not halves; default False
+    config.shift = config_dict.placeholder(float)  # alibi: tokens that keys behind are nearer; default 0
     config.num_buckets = config_dict.placeholder(int)  # t5: default 32
     config.max_distance = config_dict.placeholder(int)  # t5: tokens; all beyond share a bucket; default 128
+    config.bidirectional = config_dict.placeholder(bool)  # t5: keys ahead have buckets too; default False
     config.kernel = config_dict.placeholder(str)  # kerple: log | power; default log
     config.hidden = config_dict.placeholder(int)  # fire: units of its network; default 32
     config.threshold = config_dict.placeholder(float)  # fire: tokens; where L starts; default 512

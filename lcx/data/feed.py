@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from lcx.data.config import DataConfig
 from lcx.data.pipeline import BatchIterator, batches, task_batches
-from lcx.data.tasks import TASKS
-from lcx.data.tokenizers import make_tokenizer
+from lcx.data.tasks import FORMS, TASKS, Task
+from lcx.data.tokenizers import Tokenizer, make_tokenizer
 from lcx.data.tokens import open_tokens
 
 
@@ -26,9 +26,17 @@ def open_feed(config: DataConfig) -> Feed:
 
     Raises what :func:`lcx.data.tokens.open_tokens` raises, and ConfigError for a task that the tokenizer cannot spell.
     """
-    if config.task is not None:
-        task = TASKS[config.task](make_tokenizer(config.tokenizer))
+    task = open_task(config, make_tokenizer(config.tokenizer))
+    if task is not None:
         return Feed(functools.partial(task_batches, task), f'task {task.name}', f'the task {task.name!r}')
     tokens = open_tokens(config, 'train')
     words = f'{len(tokens)} documents of {tokens.label} ({tokens.bytes / 1e6:.1f} MB)'
     return Feed(functools.partial(batches, tokens, packing=config.packing), tokens.fingerprint, words)
+
+
+def open_task(config: DataConfig, tokenizer: Tokenizer) -> Task | None:
+    """The task that is the source, in the form that is asked for; None where the source is text.
+
+    Raises ConfigError for a task that the tokenizer cannot spell.
+    """
+    return None if config.task is None else FORMS[config.form](TASKS[config.task](tokenizer))

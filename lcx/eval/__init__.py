@@ -4,7 +4,7 @@ from lcx.eval.api import Apply, Context, EvalConfig, Generate, RulerConfig
 from lcx.eval.needle import Needle
 from lcx.eval.perplexity import Perplexity
 from lcx.eval.ruler import Ruler, make_ruler
-from lcx.eval.task import TaskAccuracy, passkey, trained_task
+from lcx.eval.task import TaskAccuracy, TaskSizes, passkey, trained_task
 from lcx.eval.windows import WindowPerplexity
 
 EVALUATORS = {
@@ -13,6 +13,7 @@ EVALUATORS = {
     'passkey': passkey,
     'needle': Needle,
     'task': trained_task,
+    'task_sizes': TaskSizes,
     'ruler': make_ruler,
 }
 
@@ -27,6 +28,7 @@ __all__ = [
     'Ruler',
     'RulerConfig',
     'TaskAccuracy',
+    'TaskSizes',
     'WindowPerplexity',
     'make_ruler',
     'passkey',

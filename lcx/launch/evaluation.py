@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lcx.bench import memory
 from lcx.config import plain
-from lcx.data.tasks import TASKS
+from lcx.data.feed import open_task
 from lcx.data.tokenizers import make_tokenizer
 from lcx.data.tokens import open_tokens
 from lcx.eval import EVALUATORS, Apply, Context, Generate
@@ -44,13 +44,14 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path) -> Eval
     Windows and prompts are drawn here, so that missing data ends a run before it trains. ``source`` is where the
     parameters are from: an evaluation of the same parameters that was cut short goes on.
     """
-    tokenizer, task = make_tokenizer(config.data.tokenizer), config.data.task
+    tokenizer = make_tokenizer(config.data.tokenizer)
+    task = open_task(config.data, tokenizer)
     context = Context(
         config.eval,
         open_tokens(config.data, config.eval.split) if task is None else None,
         tokenizer,
         config.seed,
-        None if task is None else TASKS[task](tokenizer),
+        task,
         Path(config.data.directory).expanduser() / 'ruler',
     )
     evaluators = [EVALUATORS[name](context) for name in config.eval.run]
