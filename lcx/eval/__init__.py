@@ -4,7 +4,7 @@ from lcx.eval.api import Apply, Context, EvalConfig, Generate, RulerConfig
 from lcx.eval.needle import Needle
 from lcx.eval.perplexity import Perplexity
 from lcx.eval.ruler import Ruler, make_ruler
-from lcx.eval.task import TaskAccuracy, TaskSizes, passkey, trained_task
+from lcx.eval.task import TaskAccuracy, TaskSizes, passkey, trained_task, trained_task_sizes
 from lcx.eval.windows import WindowPerplexity
 
 EVALUATORS = {
@@ -13,7 +13,7 @@ EVALUATORS = {
     'passkey': passkey,
     'needle': Needle,
     'task': trained_task,
-    'task_sizes': TaskSizes,
+    'task_sizes': trained_task_sizes,
     'ruler': make_ruler,
 }
 
@@ -33,4 +33,5 @@ __all__ = [
     'make_ruler',
     'passkey',
     'trained_task',
+    'trained_task_sizes',
 ]

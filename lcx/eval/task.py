@@ -46,24 +46,12 @@ class TaskSizes:
     """The same by the task's own sizes: a row for each of ``sizes``, whose ``length`` is the tokens of such a row.
 
     Rows are filled up with padding to a power of two, so that few lengths compile.
-
-    Raises:
-      ConfigError: no sizes, or one below the task's least; or the data source is no task that has sizes.
     """
 
     writes = False
 
-    def __init__(self, context: Context) -> None:
-        self.config, task = context.config, context.task
-        if not isinstance(task, SizedTask):
-            raise ConfigError(
-                "eval.run: 'task_sizes' needs a task of strings in data.source, such as task:copy."
-            )
-        if not self.config.sizes or self.config.sizes[0] < task.smallest:
-            raise ConfigError(
-                f'eval.sizes: {self.config.sizes} must be at least one size, of {task.name} {task.smallest} or more.'
-            )
-        self.task, self.name = task, f'{task.name}_sizes'
+    def __init__(self, context: Context, task: SizedTask) -> None:
+        self.config, self.task, self.name = context.config, task, f'{task.name}_sizes'
         self.batches = [
             task.sample_batch(
                 np.random.default_rng([context.seed, size]), self.config.windows, task.tokens(size)
@@ -111,3 +99,15 @@ def trained_task(context: Context) -> TaskAccuracy:
             "eval.run: 'task' evaluates the task in data.source, which is text; set it to task:NAME."
         )
     return TaskAccuracy(context, context.task)
+
+
+def trained_task_sizes(context: Context) -> TaskSizes:
+    """The same by ``eval.sizes``; raises ConfigError where the source has no sizes, or the task none of these."""
+    task, sizes = context.task, context.config.sizes
+    if not isinstance(task, SizedTask):
+        raise ConfigError("eval.run: 'task_sizes' needs a task of strings in data.source, such as task:copy.")
+    if not sizes or sizes[0] < task.smallest:
+        raise ConfigError(
+            f'eval.sizes: {sizes} must be at least one size, of {task.name} {task.smallest} or more.'
+        )
+    return TaskSizes(context, task)

@@ -106,9 +106,9 @@ def test_errors_name_the_field(fields, message):
 
 
 def test_evaluators_have_the_name_of_what_they_measure():
-    config = dataclasses.replace(GOOD, lengths=(4096,), ruler=RulerConfig(tasks=('vt',)))
+    config = dataclasses.replace(GOOD, lengths=(4096,), sizes=(5,), ruler=RulerConfig(tasks=('vt',)))
     context = Context(config, None, Bytes(), seed=0, task=Copy(Bytes()))
     text = {name for name in EVALUATORS if isinstance(EVALUATORS[name], type)}
     assert {name: EVALUATORS[name].name for name in text} == {name: name for name in text}
     made = {name: EVALUATORS[name](context).name for name in EVALUATORS if name not in text}
-    assert made == {'passkey': 'passkey', 'task': 'copy', 'ruler': 'ruler'}
+    assert made == {'passkey': 'passkey', 'task': 'copy', 'task_sizes': 'copy_sizes', 'ruler': 'ruler'}

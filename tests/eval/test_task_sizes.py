@@ -8,7 +8,7 @@ import pytest
 from lcx.data.tasks import FORMS, TASKS
 from lcx.data.tokenizers import Bytes
 from lcx.errors import ConfigError
-from lcx.eval import Context, EvalConfig, TaskSizes
+from lcx.eval import Context, EvalConfig, trained_task_sizes
 from lcx.models import Scores
 
 CONFIG = EvalConfig(
@@ -18,7 +18,7 @@ CONFIG = EvalConfig(
 
 
 def evaluator(config=CONFIG, form='encoder', name='reverse_string'):
-    return TaskSizes(Context(config, None, Bytes(), 0, FORMS[form](TASKS[name](Bytes()))))
+    return trained_task_sizes(Context(config, None, Bytes(), 0, FORMS[form](TASKS[name](Bytes()))))
 
 
 def reader(wrong=()):
@@ -85,4 +85,4 @@ def test_sizes_rise_and_belong_to_a_task_that_has_them():
     with pytest.raises(ConfigError, match="'task_sizes' needs a task of strings"):
         evaluator(form='decoder', name='passkey')
     with pytest.raises(ConfigError, match="'task_sizes' needs a task of strings"):
-        TaskSizes(Context(CONFIG, None, Bytes(), 0))
+        trained_task_sizes(Context(CONFIG, None, Bytes(), 0))
