@@ -107,6 +107,19 @@ def spearman(a: list[float], b: list[float]) -> float:
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
+def pooled(by_seed: list[Mapping[int, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes and shares 'seeds sizes', with the mean of five neighbours in place of sizes close to each other."""
+    sizes = sorted(by_seed[0])
+    close = [size for size in sizes if TRAINED < size <= 100]
+    groups = [
+        *([size] for size in sizes if size not in close),
+        *(close[i : i + 5] for i in range(0, len(close), 5)),
+    ]
+    groups.sort()
+    shares = [[np.mean([of[size] for size in group]) for group in groups] for of in by_seed]
+    return np.array([np.mean(group) for group in groups]), np.array(shares)
+
+
 def draw(found: Found) -> Figure:
     """A panel for each task; a colour for each base, solid where its positions are random."""
     colours = dict(zip(('rope', 'relative', 'alibi', 'sinusoidal'), COLOURS[1:]))
@@ -118,11 +131,10 @@ def draw(found: Found) -> Figure:
                 by_seed = list(found.get((task, method), {}).values())
                 if not by_seed:
                     continue
-                sizes = sorted(by_seed[0])
-                shares = np.array([[by_size[size] for size in sizes] for by_size in by_seed])
+                sizes, shares = pooled(by_seed)
                 base = method.removeprefix('r_')
                 colour, dashes = colours.get(base, FAINT), '--' if method == base else '-'
-                look = {'color': colour, 'linestyle': dashes, 'marker': MARKERS[i % 5], 'markersize': 3}
+                look = {'color': colour, 'linestyle': dashes, 'marker': MARKERS[i % 5], 'markersize': 4}
                 axes.plot(sizes, shares.mean(axis=0), label=method, linewidth=1.4, **look)
                 band = shares.min(axis=0), shares.max(axis=0)
                 axes.fill_between(sizes, *band, color=colour, alpha=0.12, linewidth=0)
@@ -133,7 +145,7 @@ def draw(found: Found) -> Figure:
             axes.set_xscale('log', base=2)
             axes.set_xticks((10, 20, 40, 60, 100, 200, 500), ('10', '20', '40', '60', '100', '200', '500'))
             axes.minorticks_off()
-            axes.set_ylim(0.1 if task == 'bucket_sort' else 0.4, 1.03)
+            axes.set_ylim(0 if task == 'bucket_sort' else 0.35, 1.03)
             axes.set_xlabel('symbols of the question', size=9)
             axes.set_title(
                 f'{task.replace("_", " ")}: share of right tokens', loc='left', size=10, weight='bold', pad=14
