@@ -36,6 +36,9 @@ def get_config(arg: str = '') -> ConfigDict:
     data.packing = (
         'concat'  # concat: documents joined, then cut | first_fit: whole pieces | pad: one piece a row
     )
+    # A task's rows: decoder (question and answer, every token from those before it) | encoder (question, and a place
+    # to fill for each character of the answer), which goes with attention both ways: model.kinds.full.rule=()
+    data.form = 'decoder'
     data.validation_percent = 5  # share of the documents (never of positions) kept for validation
 
     config.model = model = ConfigDict()
@@ -99,10 +102,11 @@ def get_config(arg: str = '') -> ConfigDict:
     config.distributed = distributed()
 
     config.eval = evaluation = ConfigDict()
-    # perplexity (with the gain of context and by position) | passkey | task (the one in data.source). Those with a row
-    # per window, document, sample or task go on where they were cut off: window_perplexity | sliding_perplexity (long
-    # documents through a window that moves) | document_bits (whole documents, however short) | longppl | needle | ruler
-    # and longbench (texts that the model writes) | harness (tasks of lm-eval)
+    # perplexity (with the gain of context and by position) | passkey | task (the one in data.source) | task_sizes (the
+    # same by size). Those with a row per window, document, sample or task go on where they were cut off:
+    # window_perplexity | sliding_perplexity (long documents through a window that moves) | document_bits (whole
+    # documents, however short) | longppl | needle | ruler and longbench (texts that the model writes) | harness (tasks
+    # of lm-eval)
     evaluation.run = ('perplexity', 'passkey')
     evaluation.split = (
         'validation'  # validation | test (sources that have one: those out of packages, some tfds:NAME)
@@ -110,6 +114,7 @@ def get_config(arg: str = '') -> ConfigDict:
     evaluation.every = config_dict.placeholder(int)  # steps between evaluations; default: at the end only
     evaluation.lengths = (128, 256, 512, 1024, 2048)
     evaluation.windows = 32  # texts scored at every length; sliding_perplexity, document_bits: documents
+    evaluation.sizes = ()  # task_sizes: what the task measures itself by, such as the characters of a question
     # needle: shares of the text before the number to be found
     evaluation.depths = (0.0, 0.25, 0.5, 0.75, 1.0)
     evaluation.samples = (
@@ -282,8 +287,10 @@ def position(name: str | None = 'rope', **options) -> ConfigDict:
         float
     )  # share of the head that rotates; default 1, of p_rope (share of the pairs) 0.75
     config.interleaved = config_dict.placeholder(bool)  # pairs are neighbours, not halves; default False
+    config.shift = config_dict.placeholder(float)  # alibi: tokens that keys behind are nearer; default 0
     config.num_buckets = config_dict.placeholder(int)  # t5: default 32
     config.max_distance = config_dict.placeholder(int)  # t5: tokens; all beyond share a bucket; default 128
+    config.bidirectional = config_dict.placeholder(bool)  # t5: keys ahead have buckets too; default False
     config.kernel = config_dict.placeholder(str)  # kerple: log | power; default log
     config.hidden = config_dict.placeholder(int)  # fire: units of its network; default 32
     config.threshold = config_dict.placeholder(float)  # fire: tokens; where L starts; default 512

@@ -8,13 +8,14 @@ import pytest
 from lcx.launch.experiment import ExperimentConfig, experiment_config, stage_models, values_of
 from tests.running import CONFIGS, lcx, on_corpus, rows, steps
 
-FILES = sorted(path for path in CONFIGS.glob('*.py') if path.name != '__init__.py')
+ENCODERS = [CONFIGS / 'randomized_positions.py']  # that read tasks, and no text
+FILES = sorted(path for path in CONFIGS.glob('*.py') if path not in (CONFIGS / '__init__.py', *ENCODERS))
 EVALUATIONS = sorted(
     path for path in CONFIGS.glob('eval/*.py') if path.name != '__init__.py'
 )  # that train nothing
 
 
-@pytest.fixture(params=[*FILES, *EVALUATIONS], ids=lambda path: path.stem)
+@pytest.fixture(params=[*FILES, *ENCODERS, *EVALUATIONS], ids=lambda path: path.stem)
 def get_config(request):
     """The function of a configuration file."""
     spec = importlib.util.spec_from_file_location(f'config_{request.param.stem}', request.param)
@@ -63,3 +64,14 @@ def test_a_smoke_run_writes_results(smoke):
         assert 0 < row['last_bits_per_byte'] < 12 and 1 < row['ppl'] < 3000 and row['windows'] == 2
     for row in by_name['passkey']:
         assert 0 <= row['accuracy'] <= 1 and row['samples'] == 2
+
+
+@pytest.mark.parametrize(('config', 'words'), [(ENCODERS[0], 'smoke,r_alibi,missing_duplicate')])
+def test_a_smoke_run_of_an_encoder_writes_results(config, words, tmp_path):
+    assert lcx('train', f'--config={config}:{words}', f'--workdir={tmp_path}/run') == 0
+    found = rows(tmp_path / 'run' / 'results.jsonl')
+    assert [(r['evaluator'], r['size'], r['length']) for r in found] == [
+        ('missing_duplicate_sizes', 3, 4),
+        ('missing_duplicate_sizes', 50, 51),
+    ]
+    assert all(r['label'] == 'r_alibi' and 0 <= r['token_accuracy'] <= 1 and r['samples'] == 2 for r in found)

@@ -9,7 +9,7 @@ from lcx.data.corpora import CORPORA
 from lcx.data.files import LISTINGS
 from lcx.data.lra import LAYOUTS
 from lcx.data.packing import PACKINGS
-from lcx.data.tasks import TASKS
+from lcx.data.tasks import FORMS, TASKS, StringTask
 from lcx.data.tokenizers import locate
 from lcx.errors import ConfigError, unknown
 
@@ -23,8 +23,9 @@ class DataConfig:
     """Which documents, tokens and rows. The fields are those of ``configs/base.py``, which explains them.
 
     Raises:
-      ConfigError: an unknown source, tokenizer or packing, files that are missing or that nobody would read,
-        or a share for validation outside 1 to 50 percent. The message begins with the field's name.
+      ConfigError: an unknown source, tokenizer, packing or form, a form that the source does not have, files that
+        are missing or that nobody would read, or a share for validation outside 1 to 50 percent. The message begins
+        with the field's name.
     """
 
     source: str
@@ -34,6 +35,7 @@ class DataConfig:
     tokenizer: str
     packing: str
     validation_percent: int
+    form: str = 'decoder'
 
     def __post_init__(self):
         known = (
@@ -59,6 +61,13 @@ class DataConfig:
             raise ConfigError(unknown('packing', self.packing, PACKINGS))
         if not 1 <= self.validation_percent <= 50:
             raise ConfigError(f'validation_percent: {self.validation_percent} is not between 1 and 50.')
+        if self.form not in FORMS:
+            raise ConfigError(unknown('form', self.form, FORMS))
+        if self.form != 'decoder' and not issubclass(TASKS.get(self.task or '', object), StringTask):
+            raise ConfigError(
+                f'form: {self.form!r} is for tasks whose answers are strings, not {self.source!r}; '
+                "its form is 'decoder'."
+            )
 
     @property
     def task(self) -> str | None:

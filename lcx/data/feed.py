@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lcx.data.config import DataConfig
 from lcx.data.lra import Arena
 from lcx.data.pipeline import BatchIterator, batches, task_batches
-from lcx.data.tasks import TASKS, Task
+from lcx.data.tasks import FORMS, TASKS, Task
 from lcx.data.tokenizers import Tokenizer, make_tokenizer
 from lcx.data.tokens import open_tokens
 
@@ -23,13 +23,15 @@ class Feed(NamedTuple):
 
 
 def open_task(config: DataConfig, split: str, tokenizer: Tokenizer) -> Task | None:
-    """The task that is the source, of ``split`` where it has examples in files; None if the source is text.
+    """The task that is the source, in the form that is asked for; None if the source is text.
+
+    One that has examples in files has those of ``split``.
 
     Raises ConfigError for a task that the tokenizer cannot spell, DataError for files that are missing or malformed.
     """
     if config.arena is not None:
         return Arena(tokenizer, config.arena, config.files[0], split)
-    return None if config.task is None else TASKS[config.task](tokenizer)
+    return None if config.task is None else FORMS[config.form](TASKS[config.task](tokenizer))
 
 
 def open_feed(config: DataConfig) -> Feed:

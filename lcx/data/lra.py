@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lcx.data.tasks.api import Task, as_batch
+from lcx.data.tasks.api import Task, as_batch, shifted
 from lcx.data.tokenizers import Tokenizer
 from lcx.errors import ConfigError, DataError
 from lcx.types import Batch
@@ -133,7 +133,7 @@ class Arena(Task):
         del vary
         self.check(length)
         numbers = random.choice(len(self), batch, replace=batch > len(self))
-        rows = [self._ids(int(number), length)[:2] for number in numbers]
+        rows = [shifted(*self._ids(int(number), length)[:2]) for number in numbers]
         return as_batch(rows, length)._replace(ids=numbers.astype(np.int32))
 
     def facts(self, batch: Batch) -> Mapping[str, int]:

@@ -19,7 +19,7 @@ from lcx.eval.needle import Needle
 from lcx.eval.perplexity import Perplexity
 from lcx.eval.ruler import Ruler, make_ruler
 from lcx.eval.sliding import Documents, document_bits, sliding_perplexity
-from lcx.eval.task import TaskAccuracy, passkey, trained_task
+from lcx.eval.task import TaskAccuracy, TaskSizes, passkey, trained_task, trained_task_sizes
 from lcx.eval.windows import WindowPerplexity
 
 EVALUATORS = {
@@ -31,6 +31,7 @@ EVALUATORS = {
     'passkey': passkey,
     'needle': Needle,
     'task': trained_task,
+    'task_sizes': trained_task_sizes,
     'ruler': make_ruler,
     'longbench': LongBench,
     'harness': Harness,
@@ -56,10 +57,12 @@ __all__ = [
     'RulerConfig',
     'SlidingConfig',
     'TaskAccuracy',
+    'TaskSizes',
     'WindowPerplexity',
     'document_bits',
     'make_ruler',
     'passkey',
     'sliding_perplexity',
     'trained_task',
+    'trained_task_sizes',
 ]

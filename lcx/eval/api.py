@@ -112,6 +112,7 @@ class EvalConfig:
     longppl: LongPPLConfig = LongPPLConfig()
     harness: HarnessConfig = HarnessConfig()
     longbench: LongBenchConfig = LongBenchConfig()
+    sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         config.positive(self, 'every', 'windows', 'samples', 'last', 'tokens')
@@ -125,6 +126,8 @@ class EvalConfig:
                 raise ConfigError(f'lengths: {length} is not a power of two; the nearest is {near}.')
         if tuple(sorted(set(self.lengths))) != self.lengths:
             raise ConfigError(f'lengths: {self.lengths} must rise.')
+        if tuple(sorted(set(self.sizes))) != self.sizes:
+            raise ConfigError(f'sizes: {self.sizes} must rise.')
         if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
             raise ConfigError(f'depths: {self.depths} must be at least one share of the text, from 0 to 1.')
         if tuple(sorted(set(self.depths))) != self.depths:

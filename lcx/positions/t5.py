@@ -8,7 +8,8 @@ logarithmically up to ``max_distance`` M, and everything beyond shares the last:
     bucket(d) = min(E - 1, E/2 + floor(E/2 ln(2d / E) / ln(2M / E)))       otherwise
 
 as transformers 5.23 computes it for a decoder (``bidirectional=False``), rounding included. Keys ahead of the
-query share bucket 0. Unlike T5, scores stay divided by sqrt(H).
+query share bucket 0. For an encoder (``bidirectional=True``) they have the second half of the buckets, those behind
+the first: bucket(d) with E / 2 in place of E. Unlike T5, scores stay divided by sqrt(H).
 """
 
 from __future__ import annotations
@@ -32,21 +33,30 @@ ABOUT = About(
 )
 
 
-def t5(*, heads: int, width: int, num_buckets: int = 32, max_distance: int = 128) -> Position:
+def t5(
+    *, heads: int, width: int, num_buckets: int = 32, max_distance: int = 128, bidirectional: bool = False
+) -> Position:
     """T5's bias; the table starts normal with the standard deviation ``width**-0.5``, as in T5.
 
     Raises:
-      ConfigError: as :func:`buckets`.
+      ConfigError: as :func:`buckets`, and for ``bidirectional`` with ``num_buckets`` that is no multiple of 4.
     """
-    bucket_of = buckets(num_buckets, max_distance)
+    if bidirectional and num_buckets % 4:
+        raise ConfigError(f'num_buckets: {num_buckets!r} must be a multiple of 4 with bidirectional.')
+    behind_of = buckets(num_buckets // 2 if bidirectional else num_buckets, max_distance)
+    ahead_of = num_buckets // 2 + behind_of[:0:-1] if bidirectional else behind_of[:0]
+    bucket_of, first = (
+        np.concatenate([ahead_of, behind_of]),
+        -len(ahead_of),
+    )  # of the distance first, first + 1, ...
 
     def init(key: Array) -> Tree:
         return {'table': width**-0.5 * jax.random.normal(key, (num_buckets, heads))}
 
     def bias(params: Tree, where: Where) -> Float[Array, 'B N T S']:
         behind = where.q_pos[:, None, :, None] - where.k_pos[:, None, None, :]
-        at = jnp.clip(behind.astype(jnp.int32), 0, max_distance)
-        by_distance = params['table'][bucket_of].T[where.heads]  # 'N max_distance + 1'
+        at = jnp.clip(behind.astype(jnp.int32), first, max_distance) - first
+        by_distance = params['table'][bucket_of].T[where.heads]  # 'N distances'
         return jnp.take(by_distance, at[:, 0], axis=1).swapaxes(0, 1)
 
     return Position(init=init, bias=bias)

@@ -109,9 +109,9 @@ def test_errors_name_the_field(fields, message):
 def test_evaluators_have_the_name_of_what_they_measure(tmp_path):
     tokens.write(tmp_path / 'a', ['a' * 5000], Bytes())
     documents = tokens.read(tmp_path / 'a', 'test')
-    config = dataclasses.replace(GOOD, lengths=(4096,), ruler=RulerConfig(tasks=('vt',)))
+    config = dataclasses.replace(GOOD, lengths=(4096,), sizes=(5,), ruler=RulerConfig(tasks=('vt',)))
     context = Context(config, documents, Bytes(), seed=0, task=Copy(Bytes()))
     text = {name for name in EVALUATORS if isinstance(EVALUATORS[name], type)}
     assert {name: EVALUATORS[name].name for name in text} == {name: name for name in text}
     made = {name: EVALUATORS[name](context).name for name in EVALUATORS if name not in text}
-    assert made == {'task': 'copy', **{name: name for name in made if name != 'task'}}
+    assert made == {**{name: name for name in made}, 'task': 'copy', 'task_sizes': 'copy_sizes'}

@@ -27,6 +27,10 @@ def linear(params, q, k):
     return -np.array([2.0**-4, 2.0**-8, 2.0**-2])[:, None, None] * (q - k)
 
 
+def shifted(params, q, k):
+    return linear(params, q - 0.5 * (k < q), k)
+
+
 def bucketed(params, q, k):
     def bucket(d):
         d = math.floor(max(d, 0))
@@ -70,6 +74,7 @@ def sinusoids(dims, theta):
 class TestContract(BiasContract):
     rows = [
         Row('alibi', linear, learned=False),
+        Row('alibi', shifted, {'shift': 0.5}, learned=False),
         Row('t5', bucketed, {'num_buckets': 8, 'max_distance': 50}),
         Row('kerple', logarithm),
         Row('kerple', power, {'kernel': 'power'}),
@@ -101,13 +106,31 @@ def test_buckets_of_t5(golden):
     np.testing.assert_array_equal(found[np.clip(distances, 0, len(found) - 1)], golden['buckets'])
 
 
-def test_bias_of_t5():
-    golden = GOLDENS['t5_bias']
+@pytest.mark.parametrize(('name', 'both'), [('t5_bias', False), ('t5_bias_encoder', True)])
+def test_bias_of_t5(name, both):
+    golden = GOLDENS[name]
     sizes = {name: golden[name] for name in ('num_buckets', 'max_distance', 'heads')}
     table = np.array(golden['table'], np.float32).reshape(golden['num_buckets'], golden['heads'])
     tokens = Where.plain(1, golden['tokens'], golden['tokens'], golden['heads'])
-    found = t5.t5(**sizes, width=32).bias({'table': table}, tokens)
+    found = t5.t5(**sizes, width=32, bidirectional=both).bias({'table': table}, tokens)
     np.testing.assert_array_equal(np.ravel(found), np.array(golden['bias'], np.float32))
+
+
+def test_alibi_is_symmetric_but_for_its_shift():
+    """Keys ahead are as far as they are; those behind are nearer by the shift."""
+    positions = where(np.arange(6)[None])
+    plain, shifted = (alibi.alibi(heads=N, shift=s).bias({}, positions)[0, 0] * -(2**4) for s in (0.0, 0.5))
+    np.testing.assert_array_equal(plain, plain.T)
+    np.testing.assert_array_equal(shifted[0], np.arange(6))
+    np.testing.assert_array_equal(shifted[3], [2.5, 1.5, 0.5, 0, 1, 2])
+
+
+def test_t5_of_both_sides_at_large_distances():
+    """Buckets of an encoder reach max_distance to either side, and beyond it share the last."""
+    position = t5.t5(heads=1, width=4, num_buckets=8, max_distance=20, bidirectional=True)
+    far, one = np.array([[0, 20, 500]]), np.ones((1, 3), np.int32)
+    found = position.bias({'table': jnp.arange(8.0)[:, None]}, Where.self_attention(far, one, heads=1))[0, 0]
+    np.testing.assert_array_equal(found, [[0, 7, 7], [3, 0, 7], [3, 3, 0]])
 
 
 def test_kerple_power_of_one_is_alibi():
@@ -144,6 +167,11 @@ def test_fire_depends_on_the_distance_alone_below_its_threshold():
     ('options', 'message'),
     [
         ({'name': 't5', 'num_buckets': 7}, 'num_buckets: 7 must be even'),
+        (
+            {'name': 't5', 'num_buckets': 6, 'bidirectional': True},
+            'num_buckets: 6 must be a multiple of 4 with bidirectional',
+        ),
+        ({'name': 'alibi', 'shift': 1.0}, 'shift: 1.0 must be at least 0 and below 1'),
         ({'name': 't5', 'max_distance': 16}, 'max_distance: 16 must be greater than half of num_buckets, 16'),
         ({'name': 'kerple', 'kernel': 'lug'}, "kernel: unknown 'lug'. Did you mean 'log'?"),
         ({'name': 'fire', 'threshold': 0.0}, 'threshold: 0.0'),

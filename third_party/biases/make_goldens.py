@@ -48,10 +48,13 @@ def buckets(num_buckets: int, max_distance: int) -> dict:
     return {'num_buckets': num_buckets, 'max_distance': max_distance, 'buckets': found.tolist()}
 
 
-def bias() -> dict:
-    """The bias of a decoder's layer with a random table 'num_buckets N', 'N T S'."""
+def bias(is_decoder: bool) -> dict:
+    """The bias of a decoder's or an encoder's layer with a random table 'num_buckets N', 'N T S'."""
     config = transformers.T5Config(
-        num_heads=3, is_decoder=True, relative_attention_num_buckets=8, relative_attention_max_distance=20
+        num_heads=3,
+        is_decoder=is_decoder,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=20,
     )
     layer = T5Attention(config, has_relative_attention_bias=True, layer_idx=0)
     table = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 3))).float()
@@ -73,7 +76,8 @@ def main():
         'versions': {'transformers': transformers.__version__, 'torch': torch.__version__},
         'alibi': [alibi(heads) for heads in HEADS],
         't5_buckets': [buckets(*sizes) for sizes in BUCKETS],
-        't5_bias': bias(),
+        't5_bias': bias(is_decoder=True),
+        't5_bias_encoder': bias(is_decoder=False),
     }
     rows = json.dumps(goldens).replace('}, {', '},\n{').replace('], "t5', '],\n"t5')
     pathlib.Path(__file__).with_name('goldens.json').write_text(rows + '\n')

@@ -1,6 +1,6 @@
 """Synthetic tasks: text or tokens made to order, at any length, with a known answer."""
 
-from lcx.data.tasks.api import StringTask, Task
+from lcx.data.tasks.api import SizedTask, StringTask, Task
 from lcx.data.tasks.babi import AfraidOf, HowMany, WhereBefore, WherePerson, WhereThing, WhetherThere
 from lcx.data.tasks.binary_arithmetic import BinaryAddition, BinaryMultiplication
 from lcx.data.tasks.bucket_sort import BucketSort
@@ -9,6 +9,7 @@ from lcx.data.tasks.copy import Copy
 from lcx.data.tasks.cycle_navigation import CycleNavigation
 from lcx.data.tasks.duplicate_string import DuplicateString
 from lcx.data.tasks.even_pairs import EvenPairs
+from lcx.data.tasks.forms import FORMS
 from lcx.data.tasks.induction_heads import InductionHeads
 from lcx.data.tasks.listops import ListOps
 from lcx.data.tasks.missing_duplicate import MissingDuplicate
@@ -59,4 +60,4 @@ TASKS = {
     'babi_qa15': AfraidOf,
 }
 
-__all__ = ['TASKS', 'BucketSort', 'Copy', 'Passkey', 'StringTask', 'Task']
+__all__ = ['FORMS', 'TASKS', 'BucketSort', 'Copy', 'Passkey', 'SizedTask', 'StringTask', 'Task']

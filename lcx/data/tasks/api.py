@@ -12,7 +12,11 @@ import numpy as np
 
 from lcx.data.tokenizers import Tokenizer
 from lcx.errors import ConfigError, DataError
-from lcx.types import PADDING, Batch
+from lcx.types import Batch
+
+Example = tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]  # inputs, targets and weights, one of each for every token
 
 
 class Task:
@@ -36,6 +40,10 @@ class Task:
         """
         raise NotImplementedError(f'{type(self).__name__} does not say what its rows are.')
 
+    def example(self, random: np.random.Generator, length: int) -> Example:
+        """Inputs, targets and weights, ``length`` of each or less: the target of a token is the one that follows it."""
+        return shifted(*self.row(random, length))
+
     def score(self, hits: np.ndarray, weights: np.ndarray) -> Mapping[str, np.ndarray]:
         """Numbers 'B' by name, of which ``accuracy`` is 1.0 for each row whose answer is right in every token.
 
@@ -53,7 +61,7 @@ class Task:
         """
         self.check(length)
         lengths = random.integers(self.least, length + 1, batch) if vary else np.full(batch, length)
-        return as_batch([self.row(random, int(here)) for here in lengths], length)
+        return as_batch([self.example(random, int(here)) for here in lengths], length)
 
     def check(self, length: int) -> None:
         """Raises DataError if ``length`` is below ``least``."""
@@ -65,49 +73,60 @@ class Task:
         return {}
 
 
-def as_batch(rows: Sequence[tuple[np.ndarray, np.ndarray]], length: int) -> Batch:
-    """Ids and their weights, ``length`` + 1 of each or less, as a batch of ``length`` tokens, padded at the end."""
-    batch = len(rows)
-    ids, weights = np.zeros((batch, length + 1), np.int32), np.zeros((batch, length + 1), np.float32)
-    sizes = np.array([len(row) for row, _ in rows])
-    for i, (row, weight) in enumerate(rows):
-        ids[i, : len(row)], weights[i, : len(row)] = row, weight
-    steps = np.arange(length)
-    real = steps < sizes[:, None] - 1  # the last id is no input
-    return Batch(
-        tokens=np.where(real, ids[:, :-1], 0),
-        targets=np.where(real, ids[:, 1:], 0),
-        weights=np.where(real, weights[:, 1:], 0),
-        positions=np.where(real, steps, 0).astype(np.int32),
-        segments=np.where(real, 1, PADDING).astype(np.int32),
-        ids=np.arange(batch, dtype=np.int32),
-    )
+def shifted(ids: np.ndarray, weights: np.ndarray) -> Example:
+    """Inputs, targets and weights of a row: the target of a token is the one that follows it."""
+    return ids[:-1], ids[1:], weights[1:]
 
 
-class StringTask(Task):
+def as_batch(examples: Sequence[Example], length: int) -> Batch:
+    """Inputs, targets and weights, ``length`` of each or less, as a batch of ``length`` tokens, padded at the end."""
+    batch = len(examples)
+    tokens, targets, positions, segments = (np.zeros((batch, length), np.int32) for _ in range(4))
+    weights = np.zeros((batch, length), np.float32)
+    for i, (own, asked, counts) in enumerate(examples):
+        size = len(own)
+        tokens[i, :size], targets[i, :size], weights[i, :size] = own, asked, counts
+        positions[i, :size], segments[i, :size] = np.arange(size), 1
+    return Batch(tokens, targets, weights, positions, segments, ids=np.arange(batch, dtype=np.int32))
+
+
+class SizedTask(Task):
+    """A task with a size of its own, such as the characters of a question. Inherit; give ``tokens``, too."""
+
+    smallest = 1  # the least size
+
+    def tokens(self, size: int) -> int:
+        """The most inputs in a row of this size; it grows with the size."""
+        raise NotImplementedError(f'{type(self).__name__} does not say how long its rows are.')
+
+    def largest(self, length: int) -> int:
+        """The largest size whose rows have no more than ``length`` inputs."""
+        sizes = range(self.smallest, length + 1)
+        return sizes[bisect.bisect_right(sizes, length, key=self.tokens) - 1]
+
+
+class StringTask(SizedTask):
     """A question and an answer of single characters: ``QUESTION=ANSWER`` and the end of the document.
 
     Inherit; give ``symbols`` and either ``answer``, for questions that are random strings over the symbols, or ``draw``
     for others; and, where they differ, what has a default. Every character is one token, so sizes are exact.
 
-    ``draw`` is the task itself; the row of a decoder is made from it, and another form can be: an encoder's reads the
-    question and writes the answer, a terminator and padding up to ``answer_size``.
+    ``draw`` is the task itself; a decoder's row is made from it, and other forms are in :mod:`lcx.data.tasks.forms`.
     """
 
     symbols: str  # of both; in this order the numbers 0, 1, ... of the paper's own code, where there is one
     separator = '='
-    smallest = 1  # the least size
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__(tokenizer)
-        self._ids = {}
+        self.ids: dict[str, int] = {}  # of each character
         for character in [*self.symbols, self.separator]:
             ids = tokenizer.encode(character)
             if len(ids) != 1:
                 raise ConfigError(
                     f'data.tokenizer: {len(ids)} tokens for {character!r}, which {self.name!r} needs as one; use bytes.'
                 )
-            self._ids[character] = int(ids[0])
+            self.ids[character] = int(ids[0])
         self.least = self.tokens(self.smallest)
 
     def draw(self, random: np.random.Generator, size: int) -> tuple[str, str]:
@@ -133,11 +152,9 @@ class StringTask(Task):
 
     def row(self, random: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
         """A question of the largest size that fits; see the class."""
-        sizes = range(self.smallest, length + 1)
-        size = sizes[bisect.bisect_right(sizes, length, key=self.tokens) - 1]
-        question, answer = self.draw(random, size)
+        question, answer = self.draw(random, self.largest(length))
         text = f'{question}{self.separator}{answer}'
-        ids = np.array([*(self._ids[c] for c in text), self.tokenizer.eos], np.int32)
+        ids = np.array([*(self.ids[c] for c in text), self.tokenizer.eos], np.int32)
         return ids, np.concatenate([np.zeros(len(question) + 1, np.float32), self.counts(answer)])
 
     def score(self, hits: np.ndarray, weights: np.ndarray) -> Mapping[str, np.ndarray]:
