@@ -250,7 +250,8 @@ def test_a_split_that_a_source_has_not(config, tmp_path):
     other = build(DataConfig, values, 'data')
     sources.validate(other)
     with pytest.raises(
-        ConfigError, match=r"eval\.split: source 'text' has no split 'test'.*: austen, kjv, .*, tiny, lra:NAME, tfds"
+        ConfigError,
+        match=r"eval\.split: source 'text' has no split 'test'.*: austen, kjv, .*, tiny, lra:NAME, tfds",
     ):
         sources.validate(other, 'test')
     (tmp_path / 'b.txt').write_text('b')

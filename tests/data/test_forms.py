@@ -76,7 +76,10 @@ def test_sizes_are_equally_probable_at_an_odd_length():
 
 def test_the_configuration_names_the_form():
     batch = next(open_feed(config()).batches(length=9, batch=2, seed=0))
-    assert np.any(batch.tokens == EOS) and open_task(config(source='stdlib', form='decoder'), 'train', Bytes()) is None
+    assert (
+        np.any(batch.tokens == EOS)
+        and open_task(config(source='stdlib', form='decoder'), 'train', Bytes()) is None
+    )
     assert isinstance(open_task(config(form='decoder'), 'train', Bytes()), TASKS['copy'])
     with pytest.raises(ConfigError, match=r"^form: unknown 'encodr'. Did you mean 'encoder'"):
         config(form='encodr')
