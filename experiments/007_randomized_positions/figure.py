@@ -50,6 +50,12 @@ def main(directory: Path) -> None:
         theirs = [p for m, p in zip(METHODS, PAPER[task]) if (task, m) in found]
         if len(ours) > 1:
             print(f'{task}: rank correlation with the paper {spearman(ours, theirs):.2f}')
+    for (task, label), by_seed in found.items():
+        if label not in METHODS:
+            numbers = ', '.join(
+                f'{words} {np.mean(scores(by_seed, sizes)):.1f}' for words, sizes in PARTS.items()
+            )
+            print(f'{task}, {label}: {numbers}')
     figure = draw(found)
     for kind in ('png', 'svg'):
         (directory / f'accuracy.{kind}').write_bytes(render(figure, kind))
