@@ -12,20 +12,11 @@ from lcx.data.tokenizers import Bytes
 from lcx.errors import ConfigError, DataError
 from lcx.eval import Context, EvalConfig, Harness, HarnessConfig, Reader
 from lcx.eval.harness import metrics
-from lcx.models import LayerKind, ModelConfig, init, score
+from lcx.models import init, score
+from tests.eval.tiny import MODEL
 
 LENGTH = 128
 BYTES = Bytes()
-MODEL = ModelConfig(
-    vocab=257,
-    width=16,
-    layers=2,
-    heads=2,
-    kv_heads=1,
-    head_dim=8,
-    hidden=16,
-    kinds={'full': LayerKind(attention={'name': 'dense'})},
-)
 QUESTIONS = [
     {'question': 'The sky is', 'choices': [' blue', ' green', ' salty'], 'gold': 0},
     {'question': 'Grass is', 'choices': [' red', ' green', ' old'], 'gold': 1},

@@ -10,31 +10,13 @@ import pytest
 from lcx.data import tokens
 from lcx.data.tokenizers import Bytes
 from lcx.errors import ConfigError
-from lcx.eval import Context, EvalConfig, LongPPL, LongPPLConfig
+from lcx.eval import Context, LongPPL, LongPPLConfig
 from lcx.eval.api import whole_rows
-from lcx.models import LayerKind, ModelConfig, Scores, init, score
+from lcx.models import Scores, init, score
+from tests.eval import tiny
+from tests.eval.tiny import MODEL
 
-CONFIG = EvalConfig(
-    run=(),
-    split='validation',
-    every=None,
-    lengths=(8, 16, 32),
-    windows=3,
-    depths=(0.5,),
-    samples=1,
-    last=4,
-    tokens=64,
-)
-MODEL = ModelConfig(
-    vocab=257,
-    width=16,
-    layers=2,
-    heads=2,
-    kv_heads=1,
-    head_dim=8,
-    hidden=16,
-    kinds={'full': LayerKind(attention={'name': 'dense'})},
-)
+CONFIG = dataclasses.replace(tiny.CONFIG, lengths=(8, 16, 32), windows=3, tokens=64)
 
 
 @pytest.fixture(scope='module')

@@ -10,33 +10,13 @@ import pytest
 from lcx.data import tokens
 from lcx.data.tokenizers import Bytes
 from lcx.errors import ConfigError, DataError
-from lcx.eval import Context, EvalConfig, SlidingConfig, document_bits, sliding_perplexity
+from lcx.eval import Context, SlidingConfig, document_bits, sliding_perplexity
 from lcx.eval.api import whole_rows
 from lcx.eval.sliding import cuts, sliding
-from lcx.models import LayerKind, ModelConfig, Scores, init, score
+from lcx.models import Scores, init, score
 from lcx.types import PADDING
+from tests.eval.tiny import CONFIG, MODEL
 
-CONFIG = EvalConfig(
-    run=(),
-    split='validation',
-    every=None,
-    lengths=(8, 16),
-    windows=2,
-    depths=(0.5,),
-    samples=1,
-    last=4,
-    tokens=32,
-)
-MODEL = ModelConfig(
-    vocab=257,
-    width=16,
-    layers=2,
-    heads=2,
-    kv_heads=1,
-    head_dim=8,
-    hidden=16,
-    kinds={'full': LayerKind(attention={'name': 'dense'})},
-)
 SIZES = (5, 40, 23, 31)
 
 
