@@ -251,8 +251,8 @@ def position(name: str | None = 'rope', **options) -> ConfigDict:
     """The position method and its numbers; None is the method's own default, other methods' fields must stay None."""
     config = ConfigDict()
     # none | rope | pi | ntk | dynamic_ntk | ntk_by_parts | yarn | llama3 | longrope | p_rope | xpos; biases: alibi |
-    # t5 | kerple | fire | sandwich; absolute: sinusoidal | learned; around a base: log_n | ssmax | randomized |
-    # random_float | pose | shape
+    # t5 | kerple | fire | sandwich; of content and distance: transformer_xl; absolute: sinusoidal | learned;
+    # around a base: log_n | ssmax | randomized | random_float | pose | shape
     config.name = config_dict.placeholder(str)
     config.name = name
     config.theta = config_dict.placeholder(float)  # RoPE base; default 10000
@@ -295,7 +295,9 @@ def position(name: str | None = 'rope', **options) -> ConfigDict:
     config.hidden = config_dict.placeholder(int)  # fire: units of its network; default 32
     config.threshold = config_dict.placeholder(float)  # fire: tokens; where L starts; default 512
     config.rate = config_dict.placeholder(float)  # fire: where c starts; default 0.1
-    config.dims = config_dict.placeholder(int)  # sandwich: sines and cosines; default 128
+    config.dims = config_dict.placeholder(
+        int
+    )  # sandwich, transformer_xl: sines and cosines; default 128, width
     config.scale = config_dict.placeholder(float)  # sinusoidal: of the embedding; default 1 / sqrt(width)
     config.base = config_dict.placeholder(object)  # of a method around another: that one's fields
     config.start = config_dict.placeholder(

@@ -14,10 +14,11 @@ from configs import base
 
 TRAINED, TARGET = 40, 2048  # symbols of the longest question in training; positions
 
-# 'relative' is T5's bias with buckets for both sides, which reach as far as positions, in place of Transformer-XL's.
+# 'relative' is the paper's, Transformer-XL's; 't5' has buckets for both sides, which reach as far as positions.
 BASES = {
     'rope': {'name': 'rope'},
-    'relative': {'name': 't5', 'bidirectional': True, 'num_buckets': 64, 'max_distance': TARGET},
+    'relative': {'name': 'transformer_xl'},
+    't5': {'name': 't5', 'bidirectional': True, 'num_buckets': 64, 'max_distance': TARGET},
     'alibi': {'name': 'alibi', 'shift': 0.5},
     'sinusoidal': {'name': 'sinusoidal'},
 }

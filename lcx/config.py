@@ -146,6 +146,30 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     return value
 
 
+def completed(hint: Any, value: Any) -> Any:
+    """``value`` for a field of type ``hint``, plain, with what its dataclasses lack at their defaults.
+
+    So a file that was written before a field existed says the same as one written since, where the default of a new
+    field is what was done before it.
+    """
+    arguments = typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        hints = typing.get_type_hints(hint)
+        absent = {f.name: plain(_default(f)) for f in dataclasses.fields(hint) if f.name not in value}
+        given = {k: completed(hints.get(k), v) for k, v in value.items()}
+        return {**{k: v for k, v in absent.items() if v is not dataclasses.MISSING}, **given}
+    if typing.get_origin(hint) is Mapping and isinstance(value, Mapping):
+        return {k: completed(arguments[1], v) for k, v in value.items()}
+    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        return [completed(arguments[0], v) for v in value]
+    return value
+
+
+def _default(field: dataclasses.Field) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
+
+
 def _mapping(value: Any, path: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f'{path}: {value!r} is a {type(value).__name__}; expected named fields.')

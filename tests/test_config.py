@@ -177,6 +177,15 @@ def test_plain_is_ready_for_json_and_builds_the_same():
     assert build(Tree, written) == tree
 
 
+def test_completed_is_what_a_file_says_that_was_written_before_a_field_existed():
+    given = {'name': 'oak', 'leaves': [{'rate': 0.5}], 'named': {'a': {}}, 'leaf': None, 'unknown': 1}
+    assert config.completed(Tree, given) == {
+        **config.plain(Tree('oak', Leaf(), (Leaf(1, 0.5),), Options(a=Leaf()))),
+        'leaf': None,
+        'unknown': 1,
+    }
+
+
 def test_positive_allows_none_and_refuses_nan():
     config.positive(Leaf(1, None), 'size', 'rate')
     with pytest.raises(ConfigError, match='rate: nan must be greater than 0'):

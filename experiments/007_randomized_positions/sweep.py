@@ -9,9 +9,9 @@ SEEDS = {'full': range(3), 'cpu': range(3), 'smoke': range(1)}
 
 # Runs of size cpu: task, method, label, and what differs.
 DIAGNOSIS = (
-    ('bucket_sort', 'relative', 'relative, far alike', {'model.position.max_distance': 64}),
+    ('bucket_sort', 't5', 't5, far alike', {'model.position.max_distance': 64}),
     ('reverse_string', 'r_rope', 'r_rope, 4 x steps', {'stages[0].steps': 6000}),
-    ('even_pairs', 'r_relative', 'r_relative, 4 x steps', {'stages[0].steps': 6000}),
+    ('even_pairs', 'r_t5', 'r_t5, 4 x steps', {'stages[0].steps': 6000}),
     ('even_pairs', 'alibi', 'alibi, 4 x steps', {'stages[0].steps': 6000}),
 )
 

@@ -1,15 +1,16 @@
 """The attention contract, and the checks that every implementation shares.
 
-    attend(q, k, v, where, rule, bias=None, *, scale=None, softcap=None, sink_logits=None) -> 'B T N H'
+    attend(q, k, v, where, rule, bias=None, *, scale=None, softcap=None, sink_logits=None) -> 'B T N V'
 
 computes, for each query head n and its key head n // G, in fp32,
 
     s = softcap(scale * q @ k^T) + bias          softcap(x) = c * tanh(x / c)
     out = softmax(s over visible keys [, sink logit]) @ v
 
-and zeros for rows that see nothing. ``scale`` defaults to H**-0.5. The output has the dtype of ``q``.
+and zeros for rows that see nothing. ``scale`` defaults to H**-0.5. The output has the dtype of ``q``, and the width of
+``v``: V is H where positions append nothing to queries and keys.
 
-    partial(the same) -> (out 'B T N H', lse 'B T N')
+    partial(the same) -> (out 'B T N V', lse 'B T N')
 
 also gives the log of the softmax denominator, fp32, with its gradient; FLOOR where nothing is seen. So attention over
 disjoint sets of keys (regions of distances, steps of a ring, a memory beside the context) merges exactly, by
@@ -47,7 +48,7 @@ class Attend(Protocol):
         self,
         q: Float[Array, 'B T N H'],
         k: Float[Array, 'B S K H'],
-        v: Float[Array, 'B S K H'],
+        v: Float[Array, 'B S K V'],
         where: Where,
         rule: Rule,
         bias: Bias | None = None,
@@ -55,7 +56,7 @@ class Attend(Protocol):
         scale: float | None = None,
         softcap: float | None = None,
         sink_logits: Float[Array, ' N'] | None = None,
-    ) -> Float[Array, 'B T N H']: ...
+    ) -> Float[Array, 'B T N V']: ...
 
 
 def bound(
@@ -92,7 +93,7 @@ def check(q: Array, k: Array, v: Array, where: Where, rule: Rule, sink_logits: A
             raise ValueError(f'{name} is {x.dtype}; expected a floating type.')
     (b, t, n, h), (_, s, kv, _) = q.shape, k.shape
     _expect('k', k.shape, (b, s, kv, h), 'B S K H')
-    _expect('v', v.shape, (b, s, kv, h), 'B S K H, as k')
+    _expect('v', v.shape, (b, s, kv, v.shape[-1]), 'B S K V, as k')
     if n % kv:
         raise ValueError(f'{n} query heads (q {q.shape}) are not a multiple of {kv} key heads (k {k.shape}).')
     for name, expected, letters in (

@@ -61,7 +61,7 @@ class Inputs(NamedTuple):
 
     q: Float[Array, 'B T N H']
     k: Float[Array, 'B S K H']
-    v: Float[Array, 'B S K H']
+    v: Float[Array, 'B S K V']
     bias: Any  # a Bias pytree or None
     sinks: Float[Array, ' N'] | None
 
@@ -69,7 +69,7 @@ class Inputs(NamedTuple):
 def attend(
     q: Float[Array, 'B T N H'],
     k: Float[Array, 'B S K H'],
-    v: Float[Array, 'B S K H'],
+    v: Float[Array, 'B S K V'],
     where: Where,
     rule: Rule,
     bias: api.Bias | None = None,
@@ -79,7 +79,7 @@ def attend(
     sink_logits: Float[Array, ' N'] | None = None,
     block: int = BLOCK,
     key_block: int | None = None,
-) -> Float[Array, 'B T N H']:
+) -> Float[Array, 'B T N V']:
     """See :mod:`lcx.attention.api`, and :func:`partial` for the blocks."""
     options = {'scale': scale, 'softcap': softcap, 'sink_logits': sink_logits}
     return partial(q, k, v, where, rule, bias, **options, block=block, key_block=key_block)[0]
@@ -88,7 +88,7 @@ def attend(
 def partial(
     q: Float[Array, 'B T N H'],
     k: Float[Array, 'B S K H'],
-    v: Float[Array, 'B S K H'],
+    v: Float[Array, 'B S K V'],
     where: Where,
     rule: Rule,
     bias: api.Bias | None = None,
@@ -98,7 +98,7 @@ def partial(
     sink_logits: Float[Array, ' N'] | None = None,
     block: int = BLOCK,
     key_block: int | None = None,
-) -> tuple[Float[Array, 'B T N H'], Float[Array, 'B T N']]:
+) -> tuple[Float[Array, 'B T N V'], Float[Array, 'B T N']]:
     """``(out, lse)``: attention over these keys, to be merged with that over others; see :mod:`lcx.attention.api`.
 
     Queries are cut into blocks of at most ``block`` tokens and keys into those of at most ``key_block`` (default:
@@ -114,13 +114,13 @@ def partial(
 def gradients(
     q: Float[Array, 'B T N H'],
     k: Float[Array, 'B S K H'],
-    v: Float[Array, 'B S K H'],
+    v: Float[Array, 'B S K V'],
     where: Where,
     rule: Rule,
     bias: api.Bias | None,
     lse: Float[Array, 'B T N'],
     delta: Float[Array, 'B T N'],
-    d_out: Float[Array, 'B T N H'],
+    d_out: Float[Array, 'B T N V'],
     *,
     scale: float | None = None,
     softcap: float | None = None,
@@ -211,7 +211,7 @@ def fold(
     carry: online.Partial,
     q: Float[Array, 'B K R H'],
     k: Float[Array, 'B K S H'],
-    v: Float[Array, 'B K S H'],
+    v: Float[Array, 'B K S V'],
     where: Where,
     bias: Any,
     *,
@@ -228,7 +228,7 @@ def fold(
 
 
 def _forward(settings: Settings, inputs: Inputs, where: Where) -> tuple[Array, Array]:
-    """``(out 'B T N H', lse 'nq B K R')``."""
+    """``(out 'B T N V', lse 'nq B K R')``."""
     q_side, k_side = blocks.sides(where, settings.q_block, settings.k_block)
     kv = inputs.k.shape[2]
 
@@ -242,7 +242,7 @@ def _forward(settings: Settings, inputs: Inputs, where: Where) -> tuple[Array, A
             block = Where(side.pos, other.pos, side.seg, other.seg, where.heads)
             return fold(settings, carry, q, k, v, block, inputs.bias, hide=hide)
 
-        partial = blocks.run(key_block, plan, online.empty(q.shape))
+        partial = blocks.run(key_block, plan, online.empty((*q.shape[:3], inputs.v.shape[3])))
         sinks = _sink_rows(inputs.sinks, *q.shape[1:3])
         out, lse = online.finish(partial, sinks)
         if sinks is not None:  # a row of padding sees the sink, and still gives zeros

@@ -32,7 +32,7 @@ class Keys(NamedTuple):
     """A block of a cache. Empty slots have segment PADDING and finite numbers."""
 
     k: Float[Array, 'B K S H']
-    v: Float[Array, 'B K S H']
+    v: Float[Array, 'B K S V']
     pos: Array  # 'B S', or 'B K S' where heads keep tokens of their own
     seg: Array
 
@@ -50,8 +50,10 @@ class Side(NamedTuple):
     """Pairs that ``rule`` allows, and the queries and keys turned as they are for those pairs."""
 
     rule: Rule
-    q: Float[Array, 'B T N H']
-    turn: Callable | None = None  # (k 'B S K H', pos 'B S', tables) -> like k; None: keys are kept turned
+    q: Float[Array, 'B T N E']
+    turn: Callable | None = (
+        None  # (k 'B S K H', pos 'B S', tables) -> 'B S K E', as q; None: keys are kept turned
+    )
     tables: Tree = None  # of all slots, 'B S ...', where all heads keep the same tokens
 
 
@@ -117,7 +119,7 @@ def block_size(queries: int, cache: Blocks) -> int:
     return min(cache.slots, most, -(-even // 64) * 64)
 
 
-def attend(query: Query, cache: Blocks) -> tuple[Float[Array, 'B T N H'], Float[Array, 'B T N']]:
+def attend(query: Query, cache: Blocks) -> tuple[Float[Array, 'B T N V'], Float[Array, 'B T N']]:
     """``(out, lse)``: attention over the whole cache; zeros for queries that see nothing."""
     found = query.over_blocks(lambda part, _: _attend(part, cache))
     out, lse = (blocks.join(y)[:, : query.pos.shape[1]] for y in found)
@@ -125,8 +127,8 @@ def attend(query: Query, cache: Blocks) -> tuple[Float[Array, 'B T N H'], Float[
 
 
 def _attend(query: Query, cache: Blocks) -> tuple[Array, Array]:
-    (b, t, n, h), size = query.sides[0].q.shape, block_size(query.pos.shape[1], cache)
-    kv = _key_heads(cache, size)
+    (b, t, n, _), size = query.sides[0].q.shape, block_size(query.pos.shape[1], cache)
+    _, kv, _, width = _values(cache, size)
     sides = query.scaled(kv)
 
     def body(j: Array, carry: online.Partial) -> online.Partial:
@@ -135,7 +137,7 @@ def _attend(query: Query, cache: Blocks) -> tuple[Array, Array]:
             carry = _folded(query, _at(side, j, size, cache.slots), settings, carry, q, keys)
         return carry
 
-    start = online.empty((b, kv, n // kv * t, h))
+    start = online.empty((b, kv, n // kv * t, width))
     out, lse = online.finish(_for_blocks(cache, size, body, start))
     out = out.astype(query.sides[0].q.dtype)
     return blocks.tokens(out, t), blocks.tokens(lse[..., None], t)[..., 0]
@@ -202,7 +204,12 @@ class Received(NamedTuple):
 
 
 def _key_heads(cache: Blocks, size: int) -> int:
-    return jax.eval_shape(lambda: cache.read(jnp.int32(0), size)).k.shape[1]
+    return _values(cache, size)[1]
+
+
+def _values(cache: Blocks, size: int) -> tuple[int, ...]:
+    """The shape 'B K S V' of a block of values."""
+    return jax.eval_shape(lambda: cache.read(jnp.int32(0), size)).v.shape
 
 
 def window_of(j: Array, size: int, slots: int) -> tuple[Array, Array]:

@@ -17,7 +17,7 @@ from lcx.types import Array, Float, Where
 def attend(
     q: Float[Array, 'B T N H'],
     k: Float[Array, 'B S K H'],
-    v: Float[Array, 'B S K H'],
+    v: Float[Array, 'B S K V'],
     where: Where,
     rule: Rule,
     bias: api.Bias | None = None,
@@ -25,7 +25,7 @@ def attend(
     scale: float | None = None,
     softcap: float | None = None,
     sink_logits: Float[Array, ' N'] | None = None,
-) -> Float[Array, 'B T N H']:
+) -> Float[Array, 'B T N V']:
     """See :mod:`lcx.attention.api`."""
     return partial(q, k, v, where, rule, bias, scale=scale, softcap=softcap, sink_logits=sink_logits)[0]
 
@@ -33,7 +33,7 @@ def attend(
 def partial(
     q: Float[Array, 'B T N H'],
     k: Float[Array, 'B S K H'],
-    v: Float[Array, 'B S K H'],
+    v: Float[Array, 'B S K V'],
     where: Where,
     rule: Rule,
     bias: api.Bias | None = None,
@@ -41,17 +41,18 @@ def partial(
     scale: float | None = None,
     softcap: float | None = None,
     sink_logits: Float[Array, ' N'] | None = None,
-) -> tuple[Float[Array, 'B T N H'], Float[Array, 'B T N']]:
+) -> tuple[Float[Array, 'B T N V'], Float[Array, 'B T N']]:
     """``(out, lse)``: attention over these keys, to be merged with that over others; see :mod:`lcx.attention.api`."""
     api.check(q, k, v, where, rule, sink_logits)
-    (b, t, n, h), (s, kv) = q.shape, k.shape[1:3]
+    (b, t, n, _), (s, kv) = q.shape, k.shape[1:3]
     scores = _scores(q, k, where, rule, bias, scale, softcap)
     v = api.hide_padding(v, where.k_seg)
     top = jax.lax.stop_gradient(jnp.maximum(jnp.max(scores, axis=-1), online.FLOOR))
     weights = jnp.exp(scores - top[..., None])
     den = jnp.sum(weights, axis=-1)
     weights = weights.reshape(b, kv, n // kv, t, s).astype(v.dtype)
-    acc = jnp.einsum('BKGTS,BSKH->BKGTH', weights, v, preferred_element_type=jnp.float32).reshape(b, n, t, h)
+    acc = jnp.einsum('BKGTS,BSKH->BKGTH', weights, v, preferred_element_type=jnp.float32)
+    acc = acc.reshape(b, n, t, -1)
     out, lse = online.finish(
         online.Partial(acc, top, den),
         None if sink_logits is None else sink_logits.astype(jnp.float32)[:, None],
@@ -63,19 +64,19 @@ def partial(
 def gradients(
     q: Float[Array, 'B T N H'],
     k: Float[Array, 'B S K H'],
-    v: Float[Array, 'B S K H'],
+    v: Float[Array, 'B S K V'],
     where: Where,
     rule: Rule,
     bias: api.Bias | None,
     lse: Float[Array, 'B T N'],
     delta: Float[Array, 'B T N'],
-    d_out: Float[Array, 'B T N H'],
+    d_out: Float[Array, 'B T N V'],
     *,
     scale: float | None = None,
     softcap: float | None = None,
 ) -> tuple[Array, Array, Array, list[Array]]:
     """``(dq, dk, dv, d_tables)``: what these keys give to the gradients; see :mod:`lcx.attention.api`."""
-    (b, t, n, h), (s, kv) = q.shape, k.shape[1:3]
+    (b, t, n, _), (s, kv) = q.shape, k.shape[1:3]
     tables = Tables.of(api.as_tree(bias))
 
     def scores_of(q: Array, k: Array, learned: list[Array]) -> Array:
@@ -83,7 +84,7 @@ def gradients(
 
     scores, pull = jax.vjp(scores_of, q, k, tables.learned())
     p = jnp.exp(scores - lse.swapaxes(1, 2)[..., None])
-    d_out = api.hide_padding(d_out, where.q_seg).reshape(b, t, kv, n // kv, h)
+    d_out = api.hide_padding(d_out, where.q_seg).reshape(b, t, kv, n // kv, -1)
     hidden = api.hide_padding(v, where.k_seg)
     dp = jnp.einsum('BTKGH,BSKH->BKGTS', d_out, hidden, preferred_element_type=jnp.float32)
     ds = p * (dp.reshape(b, n, t, s) - delta.swapaxes(1, 2)[..., None])

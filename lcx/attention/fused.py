@@ -69,6 +69,12 @@ def check(
     api.check(q, k, v, where, rule, sink_logits)
     if bias is not None:
         refuse(name, 'a bias', 'it would be an array of T x S numbers, which the kernel is there to avoid')
+    if v.shape[-1] != k.shape[-1]:
+        refuse(
+            name,
+            f'values of {v.shape[-1]} elements beside keys of {k.shape[-1]}',
+            'it takes heads of one size',
+        )
     seen = jax.eval_shape(lambda w: visible(rule, w), where)
     api.check_block('rule', seen, q.shape[0], q.shape[2], q.shape[1], k.shape[1])
     if rule.band is None:

@@ -56,14 +56,14 @@ def attend(
     partial: Callable,
     regions: Sequence[Region],
     sides: Sequence[tuple[Float[Array, 'B T N H'], Float[Array, 'B S K H']]],
-    v: Float[Array, 'B S K H'],
+    v: Float[Array, 'B S K V'],
     where: Where,
     rule: Rule,
     bias: api.Bias | None = None,
     *,
     scale: float | None = None,
     softcap: float | None = None,
-) -> Float[Array, 'B T N H']:
+) -> Float[Array, 'B T N V']:
     """Attention over the pairs that ``rule`` and one of ``regions`` allow; rows that see nothing are zeros.
 
     ``sides`` holds the queries and keys of every region, turned to its positions; ``where`` the true positions,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags as absl_flags
 
+from lcx.config import completed
 from lcx.errors import ConfigError, DataError
 from lcx.launch import distributed, origin
 from lcx.launch import flags as shared
@@ -58,7 +59,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     from lcx.data.feed import open_feed
     from lcx.data.sources import validate
     from lcx.launch.evaluation import make_evaluate
-    from lcx.launch.experiment import experiment_config, values_of
+    from lcx.launch.experiment import ExperimentConfig, experiment_config, values_of
     from lcx.launch.start import start
     from lcx.launch.workdir import Workdir, check_config
     from lcx.parallel import processes
@@ -84,7 +85,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
             stack.enter_context(workdir)
             saved = workdir.saved_config()
             if saved is not None:
-                check_config(saved, values)
+                check_config(*(completed(ExperimentConfig, v) for v in (saved, values)))
         placement = placement_of(config)
         config = without_host_memory(config)
         models = models_of(config, trained_length)

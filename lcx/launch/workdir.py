@@ -139,7 +139,7 @@ def check_config(saved: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Whether a run of the resolved configuration ``saved`` may go on as ``new``.
 
     Fields of ``RUNTIME`` may change, and stages may be added behind those that were saved: that is how an
-    experiment is continued. All other fields must be equal.
+    experiment is continued. All other fields must be equal; one that is not there is None.
 
     Raises:
         ConfigError: names every other field that differs, with its old and its new value.
@@ -228,7 +228,8 @@ def _changes(path: str, old: Any, new: Any, grows: str) -> list[str]:
             for i in range(length)
         ]
     else:
-        return [] if old == new else [f'{path}: {_shown(old)} -> {_shown(new)}']
+        nothing = all(value is None or value is _ABSENT for value in (old, new))
+        return [] if old == new or nothing else [f'{path}: {_shown(old)} -> {_shown(new)}']
     return [change for pair in pairs for change in _changes(*pair, grows)]
 
 

@@ -39,6 +39,8 @@ class Attention(nn.Module):
     ) -> tuple[Float[Array, 'B T D'], Cache | None]:
         config, kind = self.config, self.config.kinds[self.kind]
         q, k, v = queries_keys_values(config, x)
+        if position.own:
+            position_params = self.param('position', _boxed(position.init))
         sharp = sharpened(position, position_params, q, where.q_pos)
 
         def query(pos: Array, tables: Tree) -> Array:
@@ -50,7 +52,8 @@ class Attention(nn.Module):
 
         bias = None if position.bias is None else jax.tree_util.Partial(position.bias, position_params)
         split, rule, cache = kind.read_regions(), kind.read_rule(), None
-        rest = {'bias': bias, 'scale': config.attention_scale, 'softcap': config.attention_softcap}
+        scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+        rest = {'bias': bias, 'scale': scale, 'softcap': config.attention_softcap}
         if memory is not None:
             paired = tuple(zip(split, tables)) if split else ((PLAIN, (tables, tables)),)
             raw = keeps_raw(kind, position)
@@ -85,6 +88,11 @@ class Attention(nn.Module):
             sides = query(where.q_pos, tables), key(k, where.k_pos, tables)
             y = kind.read_attention()(*sides, v, where, rule, **rest)
         return from_heads(config, y), cache
+
+
+def _boxed(init: Callable) -> Callable:
+    """``init``, every array of which is whole on every device."""
+    return lambda key: jax.tree.map(lambda x: nn.LogicallyPartitioned(x, (None,) * x.ndim), init(key))
 
 
 def remembered(memory: Memory, new: Entry, query: cached.Query) -> tuple[Float[Array, 'B T N H'], Cache]:

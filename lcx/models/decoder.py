@@ -147,7 +147,7 @@ class Decoder(nn.Module):
         return (hidden, Caches(repeated, rest)) if cached else hidden
 
     def _position_params(self, kind: str, position: Position) -> Tree:
-        if not jax.tree.leaves(jax.eval_shape(position.init, jax.random.key(0))):
+        if position.own or not jax.tree.leaves(jax.eval_shape(position.init, jax.random.key(0))):
             return {}
         return self.param(f'position_{kind}', position.init)
 

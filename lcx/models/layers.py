@@ -86,9 +86,10 @@ def tables_at(
 def keeps_raw(kind: LayerKind, position: Position) -> bool:
     """Whether a cache of such layers holds keys before rotation.
 
-    They are rotated anew where rotations follow the length, or where regions turn one key in several ways.
+    They are rotated anew where rotations follow the length, or where regions turn one key in several ways, and
+    widened when they are read.
     """
-    return not position.static or len({r.key for r in kind.read_regions()}) > 1
+    return not position.static or position.widens or len({r.key for r in kind.read_regions()}) > 1
 
 
 def cached_tables(kind: LayerKind, position: Position, params: Tree, cache: Cache) -> Tree:

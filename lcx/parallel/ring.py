@@ -53,7 +53,7 @@ class Inputs(NamedTuple):
 
     q: Float[Array, 'B T N H']
     k: Float[Array, 'B S K H']
-    v: Float[Array, 'B S K H']
+    v: Float[Array, 'B S K V']
     bias: Any  # a Bias pytree or None
     sinks: Float[Array, ' N'] | None
 
@@ -62,7 +62,7 @@ class Keys(NamedTuple):
     """What travels: a shard of the keys, and where they stand."""
 
     k: Float[Array, 'B S K H']
-    v: Float[Array, 'B S K H']
+    v: Float[Array, 'B S K V']
     pos: Array
     seg: Array
 
@@ -113,7 +113,7 @@ def _turn(line: Line, body: Callable, carry: Tree) -> Tree:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _ring(settings: Settings, inputs: Inputs, where: Where) -> tuple[Array, Array]:
-    """``(out 'B T N H', lse 'B T N')``."""
+    """``(out 'B T N V', lse 'B T N')``."""
     kernel, line, rule = settings.kernel, settings.line, settings.rule
 
     def step(keys: Keys, part: online.Partial) -> online.Partial:
@@ -131,7 +131,7 @@ def _ring(settings: Settings, inputs: Inputs, where: Where) -> tuple[Array, Arra
         return coming, step(keys, part)
 
     own = Keys(inputs.k, inputs.v, where.k_pos, where.k_seg)
-    last, part = _turn(line, pass_on, (own, online.empty(inputs.q.shape)))
+    last, part = _turn(line, pass_on, (own, online.empty((*inputs.q.shape[:3], inputs.v.shape[3]))))
     sinks = None if inputs.sinks is None else inputs.sinks.astype(jnp.float32)
     out, lse = online.finish(step(last, part), sinks)
     return api.hide_padding(out, where.q_seg).astype(inputs.q.dtype), lse
@@ -161,7 +161,10 @@ def _ring_backward(settings: Settings, residuals: tuple, d_results: tuple) -> tu
             return jax.tree.map(lambda x: x.astype(jnp.float32), ((dk, dv), (dq, d_tables)))
 
         def skip() -> tuple:
-            return (jnp.zeros(keys.k.shape), jnp.zeros(keys.v.shape)), (jnp.zeros(out.shape), tables.zeros())
+            return (jnp.zeros(keys.k.shape), jnp.zeros(keys.v.shape)), (
+                jnp.zeros(inputs.q.shape),
+                tables.zeros(),
+            )
 
         return jax.lax.cond(holds_pairs(rule, here), read, skip)
 

@@ -34,6 +34,7 @@ from lcx.positions import (
     sinusoidal,
     ssmax,
     t5,
+    transformer_xl,
     xpos,
     yarn,
 )
@@ -55,6 +56,7 @@ POSITIONS = {
     'ssmax': ssmax.ssmax,
     'alibi': alibi.alibi,
     't5': t5.t5,
+    'transformer_xl': transformer_xl.transformer_xl,
     'kerple': kerple.kerple,
     'fire': fire.fire,
     'sandwich': sandwich.sandwich,
@@ -82,6 +84,7 @@ ABOUT = {
     'ssmax': ssmax.ABOUT,
     'alibi': alibi.ABOUT,
     't5': t5.ABOUT,
+    'transformer_xl': transformer_xl.ABOUT,
     'kerple': kerple.ABOUT,
     'fire': fire.ABOUT,
     'sandwich': sandwich.ABOUT,

@@ -11,9 +11,10 @@ from lcx.types import Array, Float, Int, Tree
 class Position(NamedTuple):
     """What a position method is; every field is optional.
 
-    ``query`` and ``key`` keep the shape and dtype of ``x``. Their ``tables`` are what ``tables(params, pos)``
-    gave for the same positions; without them they compute them on the spot. Positions are integers of any
-    order, sign and size that int32 holds, or, where a method draws them between the tokens, float32.
+    ``query`` and ``key`` keep the dtype of ``x``, and its shape unless the method ``widens``. Their ``tables`` are
+    what ``tables(params, pos)`` gave for the same positions; without them they compute them on the spot. Positions
+    are integers of any order, sign and size that int32 holds, or, where a method draws them between the tokens,
+    float32.
     """
 
     init: Callable = lambda key: {}  # (key) -> params: learned tables
@@ -28,6 +29,10 @@ class Position(NamedTuple):
     remap: Callable | None = None  # (key, pos, train) -> pos
     static: bool = True  # False: depends on the current length, so caches must hold keys before ``key``
     whole: bool = True  # False: ``remap`` draws float32 positions, between the tokens
+    own: bool = (
+        False  # True: each layer has parameters of its own, of which ``embed`` and ``tables`` know nothing
+    )
+    widens: bool = False  # True: ``query`` and ``key`` append elements to heads; caches hold keys before that
 
 
 def sharpened(position: Position, params: Tree, x: Float[Array, 'B T N H'], pos: Int[Array, 'B T']) -> Array:

@@ -19,13 +19,13 @@ class TestContract(AttentionContract):
         Row(
             'xla',
             jax_nn.xla,
-            refuses=NO_INTERVAL | {'window and softcap'},
+            refuses=NO_INTERVAL | {'window and softcap', 'short values'},
             poisons=QUERIES_ELSEWHERE | {'packed', 'encoder'},
         ),
         Row(
             'splash',
             functools.partial(splash.attend, block=128, interpret=True),
-            refuses=NO_INTERVAL,
+            refuses=NO_INTERVAL | {'short values'},
             poisons=QUERIES_ELSEWHERE,
         ),
     ]
@@ -33,7 +33,14 @@ class TestContract(AttentionContract):
 
 @pytest.mark.skipif(not importlib.util.find_spec('tokamax'), reason="needs pip install 'lcx[kernels]'")
 class TestTokamax(AttentionContract):
-    rows = [Row('tokamax', tokamax.attend, refuses=NO_INTERVAL, poisons=frozenset({'out of order'}))]
+    rows = [
+        Row(
+            'tokamax',
+            tokamax.attend,
+            refuses=NO_INTERVAL | {'short values'},
+            poisons=frozenset({'out of order'}),
+        )
+    ]
 
 
 def test_every_implementation_has_a_row():

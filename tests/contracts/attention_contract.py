@@ -178,7 +178,7 @@ class AttentionContract:
         [
             ({'q': np.zeros((B, 7, N))}, r'q has shape \(2, 7, 4\); expected 4 axes'),
             ({'k': np.zeros((B, 7, N, H), int)}, 'k is int64; expected a floating type'),
-            ({'v': np.zeros((B, 6, N, H))}, r'v has shape \(2, 6, 4, 8\); expected \(2, 7, 4, 8\) \(B S K H'),
+            ({'v': np.zeros((B, 6, N, H))}, r'v has shape \(2, 6, 4, 8\); expected \(2, 7, 4, 8\) \(B S K V'),
             ({'k': np.zeros((3, 7, N, H))}, r'k has shape \(3, 7, 4, 8\); expected \(2, 7, 4, 8\)'),
             (
                 {'k': np.zeros((B, 7, 3, H)), 'v': np.zeros((B, 7, 3, H))},

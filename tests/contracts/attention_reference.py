@@ -42,6 +42,7 @@ class Case(NamedTuple):
     softcap: float | None = None
     scale: float | None = None
     sinks: bool = False
+    values: int = H  # elements of a value
 
 
 def reference(case: Case, x: Inputs, where: Where, d_out: np.ndarray) -> tuple[np.ndarray, Inputs]:
@@ -72,7 +73,7 @@ def reference(case: Case, x: Inputs, where: Where, d_out: np.ndarray) -> tuple[n
         per_head = np.einsum('BNTS,BTSR->NR', ds, features)
         d_table = per_head.reshape(len(table), -1, per_head.shape[1]).sum(axis=1)
     grouped = [
-        a.reshape(*a.shape[:2], case.kv, -1, H).sum(axis=3)
+        a.reshape(*a.shape[:2], case.kv, -1, a.shape[3]).sum(axis=3)
         for a in (np.einsum('BNTS,BTNH->BSNH', raw, q), np.einsum('BNTS,BTNH->BSNH', p, d_out))
     ]
     d_sink = None if sink_logits is None else -np.sum(p_sink * drift, axis=(0, 2))
@@ -198,6 +199,7 @@ CASES = [
         lambda: plain(40, 40),
         kv=1,
     ),
+    Case('short values', causal, _causal, lambda: plain(40, 40), kv=2, values=3),
     Case('prefix', prefix(7), lambda q, k, *_: (k <= q) | (k < 7), lambda: plain(23, 40), kv=2),
     Case('one document', causal_in_document, _causal_in_document, one_document, kv=2),
     Case('packed', causal_in_document, _causal_in_document, packed, kv=2),
@@ -242,8 +244,8 @@ def draw(case: Case, seed: int = 0) -> tuple[Inputs, Where, np.ndarray]:
     x = Inputs(
         normal(B, t, N, H),
         normal(B, s, case.kv, H),
-        normal(B, s, case.kv, H),
+        normal(B, s, case.kv, case.values),
         table,
         normal(N) if case.sinks else None,
     )
-    return x, where, normal(B, t, N, H)
+    return x, where, normal(B, t, N, case.values)

@@ -146,14 +146,15 @@ def whole(options: Options):
 def stepping(options: Options):
     """``(params, x, pos, segments, cache, last) -> (outs, cache)``: one token through each implementation, compiled."""
     position = made(options)
+    early = position.static and not position.widens  # a cache holds keys as they are read
 
     def step(params, x, pos, segments, cache, last):
         here = jax.lax.dynamic_slice_in_dim(pos, last, 1, axis=1)
         q, k, v = projected(position, params, jax.lax.dynamic_slice_in_dim(x, last, 1, axis=1), here)
         q = turned(position.query, params, sharpened(position, params, q, here), here)
-        k = turned(position.key, params, k, here) if position.static else k
+        k = turned(position.key, params, k, here) if early else k
         keys, values = (jax.lax.dynamic_update_slice_in_dim(c, new, last, 1) for c, new in zip(cache, (k, v)))
-        seen = keys if position.static else turned(position.key, params, keys, pos)
+        seen = keys if early else turned(position.key, params, keys, pos)
         where = Where(here, pos, jnp.ones_like(here, jnp.int32), segments, jnp.arange(N))
         found = [attended(a, position, params, q, seen, values, where) for a in IMPLEMENTATIONS.values()]
         return found, (keys, values)

@@ -45,6 +45,7 @@ KINDS = {  # what a layer may be, in groups that make one model each
         {'name': 'longrope', 'short_factor': (1.0,) * 4, 'long_factor': (1.0, 2.0, 3.0, 4.0)},
         {'name': 'p_rope', 'rotary_fraction': 0.5},
         {'name': 'xpos', 'scale_base': 16.0},
+        {'name': 'transformer_xl', 'dims': 12},
     ],
     'biases': [
         {'name': 'none'},

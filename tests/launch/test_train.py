@@ -116,6 +116,17 @@ def test_another_experiment_does_not_get_the_workdir(unbroken, capsys, override,
     )  # fmt: skip
 
 
+def test_a_run_from_before_a_field_existed_goes_on(unbroken, tmp_path):
+    whole, command = unbroken
+    shutil.copytree(whole, tmp_path / 'run')
+    path = tmp_path / 'run' / 'config.json'
+    values = json.loads(path.read_text())
+    del values['optimizer']['offload'], values['model']['gated'], values['model']['position']['shift']
+    path.write_text(json.dumps(values))
+    assert lcx(*command(tmp_path / 'run')) == 0
+    assert json.loads(path.read_text()) == json.loads((whole / 'config.json').read_text())
+
+
 @pytest.mark.parametrize(
     ('content', 'code', 'message'),
     [

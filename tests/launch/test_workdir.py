@@ -230,6 +230,7 @@ def changed(**fields):
         changed(checkpoint={'every': 1, 'keep': 9}, eval={}, log={'every': 7}, label='x'),
         changed(stages=[*SAVED['stages'], {'steps': 7, 'length': 512}]),
         changed(mesh={'data': 1}),  # a run from before there were meshes
+        changed(model={**SAVED['model'], 'softcap': None}),  # or softcaps
     ],
 )
 def test_what_may_change(new):

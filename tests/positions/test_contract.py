@@ -23,6 +23,7 @@ class TestContract(MethodContract):
         Row('ssmax', {'base': {'name': 'dynamic_ntk', 'original_length': 4}}),
         Row('alibi'),
         Row('t5', {'num_buckets': 8, 'max_distance': 10}),
+        Row('transformer_xl', {'dims': 12}),
         Row('kerple'),
         Row('kerple', {'kernel': 'power'}),
         Row('fire', {'threshold': 4.0, 'hidden': 4}),

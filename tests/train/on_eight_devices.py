@@ -36,6 +36,7 @@ CASES = {
     'GQA 8/2': ((CAUSAL,), {'kv_heads': 2}, 32, False),
     'ALiBi': ((CAUSAL,), {'position': Options(name='alibi')}, 32, False),
     'T5': ((CAUSAL,), {'position': Options(name='t5', num_buckets=8, max_distance=16)}, 32, False),
+    'Transformer-XL': ((CAUSAL,), {'position': Options(name='transformer_xl', dims=6)}, 32, False),
     'odd length': ((CAUSAL,), {}, 29, True),
 }
 
