@@ -17,6 +17,7 @@ METHODS = {
     'xpos': lambda length: {'name': 'xpos'},
     'alibi': lambda length: {'name': 'alibi'},
     't5': lambda length: {'name': 't5'},
+    'transformer_xl': lambda length: {'name': 'transformer_xl'},
     'kerple': lambda length: {'name': 'kerple'},
     'fire': lambda length: {'name': 'fire'},
     'sandwich': lambda length: {'name': 'sandwich'},

@@ -1,7 +1,4 @@
-"""Four tasks with every method, plain and on random positions, with several seeds; and what explains differences.
-
-On a CPU 'none' has one seed: to an encoder without positions a question is a bag of symbols.
-"""
+"""Four tasks with every method, plain and on random positions, with several seeds; and what explains differences."""
 
 from configs.randomized_positions import METHODS, TASKS
 
@@ -10,9 +7,17 @@ SEEDS = {'full': range(3), 'cpu': range(3), 'smoke': range(1)}
 # Runs of size cpu: task, method, label, and what differs.
 DIAGNOSIS = (
     ('bucket_sort', 't5', 't5, far alike', {'model.position.max_distance': 64}),
-    ('reverse_string', 'r_rope', 'r_rope, 4 x steps', {'stages[0].steps': 6000}),
-    ('even_pairs', 'r_t5', 'r_t5, 4 x steps', {'stages[0].steps': 6000}),
-    ('even_pairs', 'alibi', 'alibi, 4 x steps', {'stages[0].steps': 6000}),
+    ('bucket_sort', 'relative', 'relative, 4 x steps', {'stages[0].steps': 3200}),
+    ('bucket_sort', 'relative', 'relative, 16 x steps', {'stages[0].steps': 12_800}),
+    *(
+        (task, method, f'{method}, 4 x steps', {'stages[0].steps': steps})
+        for task, steps, methods in (
+            ('reverse_string', 6000, ('relative', 'r_rope', 'r_relative')),
+            ('even_pairs', 6000, ('alibi', 'r_t5')),
+            ('missing_duplicate', 10_000, ('rope', 'relative', 'r_rope', 'r_relative')),
+        )
+        for method in methods
+    ),
 )
 
 
@@ -33,13 +38,7 @@ def sweep(arg: str = 'full') -> list[dict]:
         ]
     if arg not in SEEDS:
         raise ValueError(f'size {arg!r} is unknown; the choices are: {", ".join(SEEDS)}, diagnosis.')
-    return [
-        run(arg, task, method, seed)
-        for seed in SEEDS[arg]
-        for task in TASKS
-        for method in METHODS
-        if method != 'none' or seed == 0 or arg == 'full'
-    ]
+    return [run(arg, task, method, seed) for seed in SEEDS[arg] for task in TASKS for method in METHODS]
 
 
 def run(size: str, task: str, method: str, seed: int, *, name: str | None = None, **changes) -> dict:
