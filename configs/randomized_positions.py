@@ -45,7 +45,7 @@ class Size(NamedTuple):
     heads: int
     stages: dict  # steps, rows of a batch and learning rate, by task
     tested: tuple  # symbols of a question
-    samples: int  # of each of them
+    samples: dict  # strings of each of them, by task
 
 
 SIZES = {
@@ -53,7 +53,7 @@ SIZES = {
         *(5, 8),
         dict.fromkeys(TASKS, (100_000, 128, 1e-3)),
         (*range(5, 41, 5), *range(41, 101), *range(110, 501, 10)),
-        512,
+        dict.fromkeys(TASKS, 512),
     ),
     'cpu': Size(
         *(2, 4),
@@ -64,9 +64,9 @@ SIZES = {
             'missing_duplicate': (2500, 32, 1e-3),
         },
         (10, 20, 30, 40, *range(43, 101, 3), 150, 200, 500),
-        24,
+        {'bucket_sort': 24, 'reverse_string': 24, 'even_pairs': 512, 'missing_duplicate': 512},
     ),
-    'smoke': Size(*(1, 2), dict.fromkeys(TASKS, (4, 2, 1e-3)), (3, 50), 2),
+    'smoke': Size(*(1, 2), dict.fromkeys(TASKS, (4, 2, 1e-3)), (3, 50), dict.fromkeys(TASKS, 2)),
 }
 
 
@@ -92,7 +92,7 @@ def get_config(arg: str = ''):
     config.model.position = base.position(**METHODS[method])
     config.stages = (base.stage(steps=steps, length=TASKS[task], batch=batch),)
     config.optimizer.update(learning_rate=rate, beta2=0.999, weight_decay=0.0)
-    config.eval.update(run=('task_sizes',), sizes=chosen.tested, windows=chosen.samples)
+    config.eval.update(run=('task_sizes',), sizes=chosen.tested, windows=chosen.samples[task])
     config.checkpoint.every = steps
     config.log.every = max(1, steps // 20)
     return config

@@ -13,7 +13,7 @@ DIAGNOSIS = (
         (task, method, f'{method}, 4 x steps', {'stages[0].steps': steps})
         for task, steps, methods in (
             ('reverse_string', 6000, ('relative', 'r_rope', 'r_relative')),
-            ('even_pairs', 6000, ('alibi', 'r_t5')),
+            ('even_pairs', 6000, ('alibi',)),
             ('missing_duplicate', 10_000, ('rope', 'relative', 'r_rope', 'r_relative')),
         )
         for method in methods

@@ -176,7 +176,7 @@ ROWS = 12
 
 
 def model(layers: int = 16, **fields) -> ModelConfig:
-    """Full layers with the model's positions, rotary ones, and windows with a learned bias; of 17 one follows the scan."""
+    """Full layers with the model's positions, and windows with a learned bias; of 17 one follows the scan."""
     attention = Options(name='blockwise', block=4)
     full = LayerKind(attention=attention)
     near = LayerKind(
