@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -162,12 +162,14 @@ class Evaluator(Protocol):
     :class:`Reader`.
 
     ``done`` are rows of the same evaluation from an attempt that was cut short; an evaluator whose rows take long
-    leaves out those it finds there.
+    leaves out those it finds there. ``expected`` says how many rows it has at each length, those included, as far as
+    it knows.
     """
 
     name: str
     writes: bool
     scores: bool
+    expected: Mapping[int, int]
 
     def run(
         self, apply: Apply | Generate | Reader, params: Tree, done: Collection[Row] = ()

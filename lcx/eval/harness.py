@@ -30,6 +30,7 @@ class Harness:
     name = 'harness'
     writes = True
     scores = True
+    expected = {}  # a task's rows are known when it has run
 
     def __init__(self, context: Context) -> None:
         self.config, self.tokenizer, self.seed = context.config, context.tokenizer, context.seed

@@ -62,6 +62,7 @@ class LongBench:
                 )
             self.kinds[task] = kind
             self.records[task] = longbench.read(own.directory, task)[: self.config.samples]
+        self.expected = dict.fromkeys(self.config.lengths, sum(map(len, self.records.values())))
 
     def run(self, generate: Generate, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]:
         """See the class; rows that are among ``done`` are left out."""

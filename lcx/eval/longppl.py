@@ -63,6 +63,7 @@ class LongPPL:
         )
         self.ids = np.stack(found)
         self.texts = [digest(ids) for ids in found]
+        self.expected = dict.fromkeys(self.lengths, len(found))
 
     def run(self, apply: Apply, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]:
         """See the class; rows that are among ``done`` are left out."""

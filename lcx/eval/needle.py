@@ -90,6 +90,7 @@ class Needle:
             for number in range(self.config.samples)
             for depth in self.config.depths
         ]
+        self.expected = dict.fromkeys(self.config.lengths, len(self.samples))
         sizes = [s.size for s in self.samples]
         shortest, longest = self.config.lengths[0], self.config.lengths[-1]
         self.largest = max(sizes)

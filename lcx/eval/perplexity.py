@@ -40,6 +40,7 @@ class Perplexity:
             needs_text(context, self.name), length=longest, count=self.config.windows, seed=context.seed
         )
         self.ids = np.stack(found)
+        self.expected = dict.fromkeys(self.config.lengths, 1)
 
     def run(self, apply: Apply, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]:
         """See the class."""

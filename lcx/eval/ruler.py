@@ -69,6 +69,7 @@ class Ruler:
                 raise ConfigError(unknown('eval.ruler.tasks', task, RULER))
         self.tokenizer, self.draw, self.count, self.tokens = tokenizer, draw, count, tokens
         self.cells = [(length, task) for length in lengths for task in tasks]
+        self.expected = dict.fromkeys(lengths, count * len(tasks))
         for length, task in self.cells:
             draw(task, length, 1)
 

@@ -90,6 +90,7 @@ class Documents:
         before = np.array([context.tokenizer.bos] if whole else [], np.int32)
         most = self.config.sliding.most
         self.ids = {number: np.concatenate([before, tokens[number][:most]]) for number in self.numbers}
+        self.expected = dict.fromkeys(self.config.lengths, len(self.ids))
 
     def run(self, apply: Apply, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]:
         """See the class; rows that are among ``done`` are left out."""

@@ -7,6 +7,7 @@ is the most probable one at its place.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 
 import numpy as np
@@ -33,6 +34,7 @@ class TaskAccuracy:
             task.sample_batch(np.random.default_rng([context.seed, length]), self.config.windows, length)
             for length in self.config.lengths
         ]
+        self.expected = dict.fromkeys(self.config.lengths, 1)
 
     def run(self, apply: Apply, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]:
         """See the class; lengths that are among ``done`` are left out."""
@@ -60,6 +62,7 @@ class TaskSizes:
             )
             for size in self.config.sizes
         ]
+        self.expected = Counter(task.tokens(size) for size in self.config.sizes)
 
     def run(self, apply: Apply, params: Tree, done: Collection[Row] = ()) -> Iterator[Row]:
         """See the class; sizes that are among ``done`` are left out."""

@@ -28,6 +28,7 @@ from lcx.eval.api import Evaluator, Reader
 from lcx.generate.policies import Room, held_bytes, make_policy
 from lcx.launch import origin
 from lcx.launch.experiment import ExperimentConfig
+from lcx.launch.progress import Progress
 from lcx.launch.scoring import Programs
 from lcx.models import ModelConfig, Scores
 from lcx.parallel import processes
@@ -39,6 +40,7 @@ from lcx.types import Batch, Tree
 Evaluate = Callable[[Tree, ModelConfig, int], int]
 
 WORTH_A_LINE = 2.0  # seconds: single windows and samples that took less are written, but not shown
+SILENCE = 10.0  # seconds: after so many the next one is
 SINGLE = ('window', 'sample', 'document')  # columns of rows that are one of many
 
 
@@ -91,7 +93,8 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
                     [row for row in before if row.get('of') == of],
                     columns(config, model, evaluator),
                 )
-                since = time.monotonic()
+                since = shown = time.monotonic()
+                progress = Progress(evaluator.name, evaluator.expected, done)
                 given = programs.write(model)
                 if evaluator.scores:
                     apply = renewing_peak(programs.apply(model, config.eval.cached))
@@ -107,8 +110,11 @@ def make_evaluate(config: ExperimentConfig, workdir: Path, source: Path, placeme
                             {k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()}
                         )
                     count += 1
-                    if row['seconds'] > WORTH_A_LINE or not any(name in row for name in SINGLE):
-                        console.print(f'  {line(row)}', highlight=False, soft_wrap=True)
+                    far = progress.add(row)
+                    worth = row['seconds'] > WORTH_A_LINE or progress.complete()
+                    if worth or now - shown > SILENCE or not any(name in row for name in SINGLE):
+                        shown = now
+                        console.print(f'  {line(row, far)}', highlight=False, soft_wrap=True)
         return count
 
     return evaluate
@@ -223,7 +229,7 @@ def factor(model: ModelConfig, length: int) -> float:
     return float(entry.get('factor') or 1.0)
 
 
-def line(row: dict[str, Any]) -> str:
+def line(row: dict[str, Any], progress: str) -> str:
     """One row for a person: the evaluator, the length and the numbers with their errors."""
     numbers = []
     for name, value in row.items():
@@ -242,4 +248,5 @@ def line(row: dict[str, Any]) -> str:
     if any(name in row for name in SINGLE):
         shown = ('nats', 'last_nats', 'key_nats', 'accuracy', 'answer_bits', 'score', 'points')
         numbers = [f'{name} {row[name]:.3f}' for name in shown if name in row]
-    return f'{row["label"]}: {row["evaluator"]}, {where}: {", ".join(numbers)} ({row["seconds"]:.1f} s)'
+    took = f'{row["seconds"]:.1f} s' + (progress and f'; {progress}')
+    return f'{row["label"]}: {row["evaluator"]}, {where}: {", ".join(numbers)} ({took})'

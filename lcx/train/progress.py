@@ -33,6 +33,13 @@ def peak_flops() -> float | None:
     return peaks[0] * jax.device_count() if peaks else None
 
 
+def duration(seconds: float) -> str:
+    """'48 s', '12 min', '3.5 h'."""
+    if seconds > 5400:
+        return f'{seconds / 3600:.1f} h'
+    return f'{seconds / 60:.0f} min' if seconds > 90 else f'{seconds:.0f} s'
+
+
 class Rates:
     """Means of metrics and rates of work since the last row."""
 
@@ -105,9 +112,8 @@ class Progress:
         self.bar.update(self.task, completed=step, numbers=numbers)
         if not self.live:
             left = (time.monotonic() - self.start) / max(step - self.first, 1) * (self.steps - step)
-            eta = f'{left / 60:.0f} min' if left > 90 else f'{left:.0f} s'
             self.console.print(
-                f'{self.title}: step {step}/{self.steps}  {numbers}  eta {eta}',
+                f'{self.title}: step {step}/{self.steps}  {numbers}  eta {duration(left)}',
                 highlight=False,
                 soft_wrap=True,
             )
