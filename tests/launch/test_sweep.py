@@ -47,7 +47,7 @@ def test_the_experiments_sweep_is_valid_at_every_size(size):
     assert runs[0]['name'] == 'base' and len(runs) == 7
 
 
-@pytest.mark.parametrize(('size', 'runs'), [('full', 144), ('cpu', 144), ('demo', 24), ('smoke', 6)])
+@pytest.mark.parametrize(('size', 'runs'), [('full', 153), ('cpu', 153), ('demo', 24), ('smoke', 6)])
 def test_the_position_zoos_sweep_is_valid_at_every_size(size, runs):
     listed = sweep.load(f'experiments/003_position_zoo/sweep.py:{size}')
     assert len(listed) == runs
