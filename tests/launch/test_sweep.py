@@ -55,6 +55,14 @@ def test_the_position_zoos_sweep_is_valid_at_every_size(size, runs):
         experiment_config(values_of(load_config(item['config'])))
 
 
+@pytest.mark.parametrize(('size', 'runs'), [('full', 132), ('cpu', 132), ('smoke', 44), ('diagnosis', 11)])
+def test_the_sweep_of_random_positions_is_valid_at_every_size(size, runs):
+    listed = sweep.load(f'experiments/007_randomized_positions/sweep.py:{size}')
+    assert len(listed) == runs
+    for item in listed:
+        experiment_config(values_of(load_config(item['config'])))
+
+
 @pytest.mark.parametrize(('size', 'runs'), [('small', 5), ('medium', 19), ('full', 19)])
 def test_the_sweep_of_a_pretrained_model_is_valid_and_small_is_part_of_medium(size, runs):
     listed = sweep.load(f'experiments/005_smollm2_extension/sweep.py:{size}')
