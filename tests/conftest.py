@@ -1,5 +1,6 @@
-"""Compiled programs are kept between test runs: compilation is most of the time."""
+"""Compiled programs are kept between test runs, and garbage is looked for rarely: most of the time is compilation."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Machine code made quickly, of the same program: what XLA fuses, keeps and copies is decided before.
     quick = '--xla_backend_optimization_level=0'
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {quick}'.strip()
+    gc.set_threshold(50_000)  # lcx.launch.cli says why
 
 
 # A process may hold so many pieces of memory (vm.max_map_count is 65,530 by default), and every program takes several:
