@@ -15,7 +15,7 @@ WORKDIR ?= runs/demo
 help:
 	@echo 'make demo          train, extend, evaluate and report: runs/demo/figures/'
 	@echo 'make test          fast tests, under ten minutes on two cores'
-	@echo 'make test-devices  tests on eight devices, which the CPU plays: four minutes'
+	@echo 'make test-devices  tests on eight devices, which the CPU plays: three minutes'
 	@echo 'make test-processes  tests of several processes that are one run: two minutes'
 	@echo 'make test-slurm    the same as a job of a real Slurm, if slurm-wlm and munge are installed: two minutes'
 	@echo 'make test-slow     tests that take minutes or kill processes'
