@@ -2,10 +2,10 @@
 
     lcx convert --src=smollm2 --dst=models/smollm2
     lcx eval --config=configs/eval/long.py --init=models/smollm2 --workdir=runs/long
-    lcx report runs/long
 
 Windows of two novels that end at the same tokens at every length, a number hidden at five depths of them, and six tasks
-of RULER, one of each of its kinds, whose answers the model writes. Where it is cut off, the same command goes on.
+of RULER, one of each of its kinds, whose answers the model writes. Where it is cut off, the same command goes on; it
+ends with the tables and figures of lcx report.
 """
 
 from configs import base
@@ -16,6 +16,7 @@ def get_config(arg: str = ''):
     config = base.get_config()
     config.eval.run = ('window_perplexity', 'needle', 'ruler')
     config.eval.ruler.tasks = ('niah_single_2', 'niah_multikey_1', 'niah_multivalue', 'vt', 'cwe', 'fwe')
+    config.eval.report = True
     config.loss.chunk = 256
     if base.check(arg) == 'smoke':
         config = base.smoke(config)

@@ -106,6 +106,7 @@ class EvalConfig:
     samples: int
     last: int
     tokens: int
+    report: bool = False
     cached: bool = False
     ruler: RulerConfig = RulerConfig()
     sliding: SlidingConfig = SlidingConfig()

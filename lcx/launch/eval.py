@@ -39,6 +39,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     from lcx.data.sources import validate
     from lcx.launch.evaluation import make_evaluate
     from lcx.launch.experiment import experiment_config
+    from lcx.launch.report import report
     from lcx.launch.start import start
     from lcx.launch.train import placement_of
     from lcx.launch.workdir import Workdir
@@ -59,3 +60,5 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         rows = evaluate(source.params(model, placement.mesh), model, source.step)
     path = target / 'results.jsonl'
     print(f'wrote {path}' if rows else f'nothing to do: {path} has all rows')
+    if config.eval.report:
+        report([str(target)], out=None)

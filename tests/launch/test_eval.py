@@ -319,6 +319,14 @@ def test_the_file_that_was_written_is_told_even_if_every_row_was_quick(trained, 
     assert capfd.readouterr().out == f'nothing to do: {tmp_path}/results.jsonl has all rows\n'
 
 
+def test_an_evaluation_ends_with_its_report_if_asked(trained, tmp_path, capfd):
+    words = f'--init={trained}', f'--workdir={tmp_path}/out', '--config.eval.report=True'
+    assert lcx('eval', *words, "--config.eval.run=('perplexity',)") == 0
+    out = capfd.readouterr().out
+    assert out.index('wrote') < out.index('| label |') and f'wrote {tmp_path}/out/figures/report.html' in out
+    assert (tmp_path / 'out' / 'figures' / 'perplexity.png').stat().st_size > 1000
+
+
 def test_documents_and_key_tokens_of_a_judge(trained, tmp_path, capfd):
     run = "--config.eval.run=('sliding_perplexity', 'document_bits', 'longppl')"
     judge = f'--config.eval.longppl.judge={trained}', '--config.eval.longppl.alpha=-100.0'
