@@ -122,9 +122,9 @@ def get_config(arg: str = '') -> ConfigDict:
     )
     evaluation.last = 64  # the tokens at the end of each window that count for "last" scores
     evaluation.tokens = 16384  # tokens scored at one time: bounds the memory
+    evaluation.report = False  # lcx eval ends with tables of all its rows, and figures in WORKDIR/figures
     # Whether texts are scored through config.cache, config.generate.chunk tokens at a time. The prompt, after which
     # some policies drop tokens, is what comes before the targets of a score: "last" ones, or the answer.
-    evaluation.report = False  # lcx eval ends with tables of all its rows, and figures in WORKDIR/figures
     evaluation.cached = False
 
     evaluation.sliding = ConfigDict()  # sliding_perplexity, document_bits

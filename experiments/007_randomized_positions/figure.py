@@ -1,6 +1,6 @@
 """Tables and the figure of experiment 007, from the rows that sweep.py's runs have written.
 
-python experiments/007_randomized_positions/figure.py runs/randomized
+python experiments/007_randomized_positions/figure.py runs/random
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ VERBS = {
 HELP = '--help', '-help', '-h'
 
 # New objects after which Python looks for garbage: 700 by default. Tracing makes a great many and drops few, and JAX
-# looks through its own on each occasion. The smallest run is 12 % faster so, a suite of tests that compile 28 %.
+# looks through its own on each occasion. The smallest run is 12 % faster so, tests that compile 17 to 28 %.
 YOUNG = 50_000
 
 OUT_OF_MEMORY = """out of memory: {error}

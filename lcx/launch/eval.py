@@ -39,7 +39,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     from lcx.data.sources import validate
     from lcx.launch.evaluation import make_evaluate
     from lcx.launch.experiment import experiment_config
-    from lcx.launch.report import report
     from lcx.launch.start import start
     from lcx.launch.train import placement_of
     from lcx.launch.workdir import Workdir
@@ -61,4 +60,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     path = target / 'results.jsonl'
     print(f'wrote {path}' if rows else f'nothing to do: {path} has all rows')
     if config.eval.report:
+        from lcx.launch.report import report  # matplotlib takes a second to load
+
         report([str(target)], out=None)

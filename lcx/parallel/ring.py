@@ -161,10 +161,8 @@ def _ring_backward(settings: Settings, residuals: tuple, d_results: tuple) -> tu
             return jax.tree.map(lambda x: x.astype(jnp.float32), ((dk, dv), (dq, d_tables)))
 
         def skip() -> tuple:
-            return (jnp.zeros(keys.k.shape), jnp.zeros(keys.v.shape)), (
-                jnp.zeros(inputs.q.shape),
-                tables.zeros(),
-            )
+            with_keys = jnp.zeros(keys.k.shape), jnp.zeros(keys.v.shape)
+            return with_keys, (jnp.zeros(inputs.q.shape), tables.zeros())
 
         return jax.lax.cond(holds_pairs(rule, here), read, skip)
 

@@ -18,8 +18,11 @@ MEMORY, TOKENS, HEADS, HEAD_DIM, WIDTH = 4, 7, 3, 4, 12
 
 def main():
     random = np.random.default_rng(0)
-    draw = lambda *shape: random.normal(size=shape).astype(np.float32)  # noqa: E731
     keys = MEMORY + TOKENS
+
+    def draw(*shape: int) -> np.ndarray:
+        return random.normal(size=shape).astype(np.float32)
+
     given = {
         'q': draw(TOKENS, HEADS, HEAD_DIM),
         'k': draw(keys, HEADS, HEAD_DIM),
